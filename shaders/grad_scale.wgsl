@@ -4,7 +4,7 @@
 // Bindings: scalar 0 [1], scalar 1 [1], ..., before [1], row [all scalars], scale [1], info. The last scalar of all is the
 // sum of the squares of all gradients.
 // Launch: one lane, for SCALARS of the scalars, from number first on; the scale of one launch is the `before` of the next.
-// Scalars are bits here: a compiler may take it that no float is infinite or no number.
+// Scalars are bits here: a compiler may assume finite math (no infinity, no NaN).
 
 const SCALARS = {{ scalars }}u;
 const EXPONENT = 0x7f800000u;

@@ -3,7 +3,7 @@
 //
 // Bindings: squared_norm [1], scale [1], sound_steps [1], unscaled_norm [1], factor [1], next_scale [1], next_steps [1], info.
 // Launch: one lane.
-// Source: torch.amp.GradScaler. The squared norm is bits here: a compiler may take it that no float is infinite or no number.
+// Source: torch.amp.GradScaler. The squared norm is bits here: a compiler may assume finite math (no infinity, no NaN).
 
 const EXPONENT = 0x7f800000u;
 

@@ -42,8 +42,7 @@
 //!             local_views: vec![],
 //!             masks: config.mask_policy().of_batch(0, step, [2, 2], [14, 14]),
 //!         };
-//!         let (temperature_teacher, ema_decay) = (0.04, 0.996);
-//!         let rates = Rates { learning_rate: 1e-4, temperature_teacher, ema_decay, ..Rates::default() };
+//!         let rates = Rates { learning_rate: 1e-4, ..Rates::default() };
 //!         println!("{:?}", trainer.step(&batch, &rates)?);
 //!     }
 //!     println!("{:?}", trainer.method.embed(view()).dims()); // [2, 384]

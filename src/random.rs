@@ -13,10 +13,11 @@ pub struct Random {
     is_blank: bool,
 }
 
-/// What a stream of random numbers is for; two purposes never share numbers.
+/// What a stream of random numbers is for. Two streams never share numbers.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Stream {
-    /// The order of the samples in an epoch.
+    /// The order of the images in an epoch, by the index: 0 of all, 1 of tiles, 2 the keys of many, from 3 on those of windows. With
+    /// 0, also which labeled images are held out, and the order of a linear probe's epochs.
     Shuffle,
     /// The augmentation of view number `.0`.
     View(u32),

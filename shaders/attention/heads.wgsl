@@ -3,7 +3,7 @@
 // A row of qkv holds 3 parts (queries, keys, values) of H heads of C chunks, C = D / H / (lanes of Chunk). A lane takes
 // MEMBERS tokens of one head of one image, so that it reads what they meet once for all of them.
 
-/// Chunks of qkv, of what is mixed, and of gradients by them.
+/// Chunks of qkv, of what is mixed, and of gradients with respect to them.
 alias Rows = {{ rows }};
 
 const CHUNKS = {{ head_chunk }}u;

@@ -1,4 +1,4 @@
-// Gradients by the keys and values; p_ij, along_i and d_score_ij as in queries.wgsl:
+// Gradients with respect to the keys and values; p_ij, along_i and d_score_ij as in queries.wgsl:
 //
 //   d_k_j = scale sum_i d_score_ij q_i, d_v_j = sum_i p_ij d_mixed_i
 //

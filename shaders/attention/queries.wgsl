@@ -1,4 +1,4 @@
-// Gradient by the queries, from the maps p_ij = exp(scale q_i k_j - row_lse_i) computed once more:
+// Gradient with respect to the queries, from the maps p_ij = exp(scale q_i k_j - row_lse_i) computed once more:
 //
 //   along_i = d_mixed_i mixed_i, d_score_ij = p_ij (d_mixed_i v_j - along_i), d_q_i = scale sum_j d_score_ij k_j
 //

@@ -26,7 +26,7 @@ fn main(place: GroupPlace, @builtin(local_invocation_index) lane: u32) {
     }
     let sums = sum_of_team(lane, vec2<f32>(squares, products));
     let scale = 1.0 / sqrt(max(sums.x, info.eps));
-    // factor by factor: the cube of a small norm would be no number of f32
+    // factor by factor: the cube of a small norm underflows in f32
     let along = select(0.0, sums.y * scale * scale, sums.x >= info.eps);
     for (var chunk = row.first; chunk < row.written; chunk += TEAM) {
         d_x[start + chunk] = Rows((d_y[start + chunk] - Chunk(x[start + chunk]) * along) * scale);

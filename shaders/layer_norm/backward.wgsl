@@ -1,8 +1,8 @@
-// Gradient by the rows, with u = (x - mean) scale and d_u = d_y weight:
+// Gradient with respect to the rows, with u = (x - mean) scale and d_u = d_y weight:
 //
 //   d_x = (d_u - mean(d_u) - u mean(d_u u)) scale
 //
-// plus, where it is there, past: the gradient by the same rows that comes past the norm. With moments, each row's mean and
+// plus, where it is there, past: the gradient with respect to the same rows that comes past the norm. With moments, each row's mean and
 // scale for columns.wgsl; with units, u itself for the gradients of the layer behind the norm.
 //
 // Bindings: x [R, C], weight [C], d_y [P, R, C] in P parts to be added up, d_x [R, C], where they are there past [R, C], units [R, C], row_mean [R] and
@@ -10,9 +10,9 @@
 // Launch: a team of lanes a row.
 // Not handled: strides.
 
-/// Of x, of gradients by it, and of units.
+/// Of x, of gradients with respect to it, and of units.
 alias Rows = {{ rows }};
-/// Of the gradient by the norm's result.
+/// Of the gradient with respect to the norm's result.
 alias Normed = {{ normed }};
 
 @group(0) @binding(0) var<storage, read_write> x: array<Rows>;
@@ -31,7 +31,7 @@ alias Normed = {{ normed }};
 {{ end }}
 @group(0) @binding(4 + {{ past }} + {{ unit }} + 2 * {{ moments }}) var<storage, read> info: Info;
 
-/// The gradient by the norm's result.
+/// The gradient with respect to the norm's result.
 fn d_at(at: u32) -> Chunk {
     var d = Chunk(d_y[at]);
     for (var part = 1u; part < info.parts; part += 1u) {

@@ -1,4 +1,4 @@
-// Second half of the gradients by weight and bias: the slabs of columns.wgsl, in an order that depends on their number and
+// Second half of the gradients with respect to weight and bias: the slabs of columns.wgsl, in an order that depends on their number and
 // on TEAM only, so that two runs give the same bits.
 //
 // Bindings: partial_weight [S, C], partial_bias [S, C], d_weight [C], d_bias [C], info.

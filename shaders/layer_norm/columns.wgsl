@@ -1,4 +1,4 @@
-// First half of the gradients by weight and bias: for each column and each slab of rows
+// First half of the gradients with respect to weight and bias: for each column and each slab of rows
 //
 //   partial_weight = sum_i d_y_ij (x_ij - row_mean_i) row_scale_i
 //   partial_bias = sum_i d_y_ij

@@ -1,5 +1,5 @@
 // Gradients of a linear layer whose rows are normalized first, from one product alone. With units u of the rows before the
-// norm's scale and shift, and d the gradient by the layer's result, the product is u^T d and the totals are the sums of d's
+// norm's scale and shift, and d the gradient with respect to the layer's result, the product is u^T d and the totals are the sums of d's
 // columns; then
 //
 //   d_weight_kn = scale_k product_kn + shift_k total_n        d_bias_n = total_n

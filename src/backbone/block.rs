@@ -142,7 +142,8 @@ pub struct DropPath<B: Backend> {
 }
 
 impl<B: Backend> DropPath<B> {
-    /// Drops each branch of each image with probability `rate`, below 1; `drop_path_rngs` holds one generator an image.
+    /// Drops each branch of each image with probability `rate`, below 1, and scales the others by `1 / (1 - rate)`, as timm's `DropPath` with
+    /// `scale_by_keep`; `drop_path_rngs` holds one generator an image.
     pub fn draw(drop_path_rngs: &mut [Random], rate: f64, device: &B::Device) -> Self {
         let batch = drop_path_rngs.len();
         let mut branch = || {

@@ -44,6 +44,8 @@ impl<B: IbotBackend> LayerNorm<B> {
         Normed { x, prologue }
     }
 
+    /// Normalizes each row, then scales and shifts it.
+    ///
     /// # Shapes
     /// `[R, D]` -> `[R, D]`.
     pub fn forward(&self, x: Tensor<B, 2>) -> Tensor<B, 2> {

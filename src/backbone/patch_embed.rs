@@ -43,6 +43,8 @@ impl<B: Backend> PatchEmbed<B> {
 }
 
 impl<B: IbotBackend> PatchEmbed<B> {
+    /// The tokens of the patches of images.
+    ///
     /// # Shapes
     /// `images` `[B, 3, H, W]` -> `[B, N, D]`, patches row by row.
     ///

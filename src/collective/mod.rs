@@ -15,7 +15,7 @@ pub use local_ranks::LocalRanks;
 pub use mpi::{Host, Mpi};
 pub use pairwise::Pairwise;
 pub use reduce::{all_reduce_max, all_reduce_sum, all_reduce_sum_as, broadcast, gather};
-pub use share::{gather_counts, share};
+pub use share::{gather_counts, gather_lists, share};
 pub use wire::Wire;
 
 use std::fmt::Debug;

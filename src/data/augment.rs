@@ -215,6 +215,8 @@ impl Default for Solarize {
 }
 
 impl AugmentConfig {
+    /// Checks the settings.
+    ///
     /// # Errors
     /// A value out of its range; the error names the key, the value and the range.
     pub fn validate(&self) -> Result<()> {

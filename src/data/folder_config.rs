@@ -62,6 +62,8 @@ impl Default for FolderConfig {
 }
 
 impl FolderConfig {
+    /// Checks the settings.
+    ///
     /// # Errors
     /// A value out of its range; the error names the key, the value and the range.
     pub fn validate(&self) -> Result<()> {

@@ -75,6 +75,8 @@ struct Found {
 }
 
 impl Found {
+    /// Adds an image of the list.
+    ///
     /// # Errors
     /// It is there with another class.
     fn add(&mut self, path: PathBuf, class: Option<&str>) -> std::result::Result<(), String> {

@@ -12,14 +12,13 @@ use crate::data::augment::{AugmentConfig, ViewKind};
 use crate::data::images::Images;
 use crate::data::loader_config::LoaderConfig;
 use crate::data::open_batch::Slot;
-use crate::data::order::Order;
+use crate::data::order::{Order, Shuffle};
 use crate::data::pixels::Pixels;
 use crate::data::pool::{Pool, Task};
 use crate::data::view::{Augmenter, View};
 use crate::error::{Error, Result, printable};
 use crate::lock::lock;
 use crate::masking::MaskPolicy;
-use crate::random::{Random, Stream};
 
 /// What is made of every image.
 #[derive(Debug, Clone, PartialEq)]
@@ -184,10 +183,8 @@ pub(crate) fn too_few(images: usize, batch_size: usize) -> Error {
 
 /// The order of `count` samples in `epoch`: a permutation that depends on the seed and the epoch only.
 pub fn epoch_order(seed: u64, epoch: usize, count: usize) -> Vec<usize> {
-    let mut order: Vec<usize> = (0..count).collect();
-    // from the identity, not from the last epoch's order: a resumed run need not replay earlier epochs
-    Random::new(seed, epoch as u64, 0, Stream::Shuffle).shuffle(&mut order);
-    order
+    let order = Order::new(Shuffle::All, seed, epoch, count);
+    (0..count).map(|position| order.at(position)).collect()
 }
 
 struct TrainTask {

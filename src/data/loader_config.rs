@@ -75,6 +75,8 @@ impl LoaderConfig {
         self.queue.max(1 + workers.div_ceil(share.max(1)))
     }
 
+    /// Checks the settings.
+    ///
     /// # Errors
     /// A value out of its range; the error names the key, the value and the range.
     pub fn validate(&self) -> Result<()> {

@@ -58,6 +58,8 @@ pub(super) struct Opened {
 }
 
 impl Opened {
+    /// Opens a file, or an image in a shard.
+    ///
     /// # Errors
     /// It cannot be opened, or is no file; a shard without it, or that has changed since it was listed.
     pub fn open(path: &Path) -> Result<Self> {

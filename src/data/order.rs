@@ -13,7 +13,7 @@ const BLOCK: usize = 4096;
 const WINDOW: usize = 16;
 /// Rounds of the permutation: four make a good one of a good function (Luby and Rackoff 1988), twice as many of a quick one.
 const ROUNDS: usize = 8;
-/// Index of the generator for keys of all, and of the first window; 0 and 1 are taken.
+/// Index of the generator for keys of all, and of the first window; 0 and 1 are taken ([`Stream::Shuffle`]).
 const OF_ALL: u64 = 2;
 const OF_WINDOWS: u64 = 3;
 

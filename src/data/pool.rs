@@ -79,8 +79,8 @@ struct Shared<T> {
 }
 
 impl<T: Task> Pool<T> {
-    /// `workers` threads that make batches from number `first` on; 0 for one per processor, and more of them while they mostly
-    /// wait for images to be read and batches are late. Batches and images take `memory` bytes at most, or one batch and one image.
+    /// Starts `workers` threads that make batches from number `first` on; 0 for one per core, and more while they mostly wait for
+    /// images to be read and batches are late. Open batches and images take `memory` bytes at most; one of each may always be there.
     ///
     /// # Errors
     /// As [`check_workers`]; the operating system gives no thread.

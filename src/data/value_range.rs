@@ -35,6 +35,8 @@ impl ValueRange {
         if self.is_auto() { other } else { self }
     }
 
+    /// Checks the numbers.
+    ///
     /// # Errors
     /// Numbers that are not finite, or not rising; named as the setting `folder.range`.
     pub fn validate(&self) -> Result<()> {

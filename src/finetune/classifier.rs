@@ -43,6 +43,8 @@ impl<B: IbotBackend> Classifier<B> {
         }
     }
 
+    /// Logits of images.
+    ///
     /// # Shapes
     /// `images` `[B, 3, H, W]` -> logits `[B, K]`.
     pub fn logits(&self, images: Tensor<B, 4>) -> Tensor<B, 2> {

@@ -223,8 +223,8 @@ pub trait IbotBackend: Backend {
         linear::forward(input)
     }
 
-    /// Gradients of [`IbotBackend::linear_layer`]. `past` is a gradient by the same `x` that comes past the layer, of which
-    /// the result's `d_x` is the sum.
+    /// Gradients of [`IbotBackend::linear_layer`]. `past`: the gradient with respect to `x` that other
+    /// users of `x` have already produced; it is added to `d_x`.
     ///
     /// # Shapes
     /// `d_y` `[R, O]`, `past` `[R, I]`; see [`LinearLayerGradients`].
@@ -263,7 +263,7 @@ pub trait IbotBackend: Backend {
         linear::linear_backward(input)
     }
 
-    /// The same of `exact_gelu(x) weight + bias`: `d_x` is the gradient by the rows before GELU.
+    /// The same of `exact_gelu(x) weight + bias`: `d_x` is the gradient with respect to the rows before GELU.
     fn linear_gelu_backward(input: LinearBackwardInput<Self>) -> LinearGradients<Self> {
         linear::linear_gelu_backward(input)
     }
@@ -312,8 +312,8 @@ pub trait IbotBackend: Backend {
         x.narrow(0, rows.start, rows.len())
     }
 
-    /// Gradient of [`IbotBackend::slice_rows`] by its matrix of R = `rows`, of which they were those from `start` on. `past` is
-    /// a gradient by the same matrix that comes from elsewhere, of which the result is the sum.
+    /// Gradient of [`IbotBackend::slice_rows`] with respect to its matrix of R = `rows`, of which the slice begins at `start`.
+    /// `past`: the gradient that other users of the matrix have already produced; it is added.
     ///
     /// # Shapes
     /// `d_y` `[M, D]`, `past` `[R, D]` -> `[R, D]`.

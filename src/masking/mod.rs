@@ -10,8 +10,8 @@
 //! mask_block_min = 16 # for 14 x 14 patches: (14 / 3)^2, the quotient rounded down
 //! ```
 //!
-//! Differs from the official code: counts of blocks are exact, see [`block_mask`], and those of single patches rounded,
-//! where that cuts off.
+//! Differs from the official code: counts of blocks are exact, see [`block_mask`]; counts of single patches are rounded half to even,
+//! where it truncates.
 
 mod block;
 mod random;

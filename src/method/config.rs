@@ -7,7 +7,7 @@ use crate::error::{Error, Result, require, require_counts};
 use crate::masking::{MaskPolicy, MaskRatio, MaskShape};
 use crate::method::head::PrototypeNorm;
 
-/// Entries of a row that a workgroup of 256 lanes reduces on any device, rounded down.
+/// Largest K: one workgroup of 256 lanes reduces a row within the bound of loops of every device (65 535 rounds, rounded down).
 const MAX_PROTOTYPES: usize = 16_000_000;
 
 /// Smallest temperature: the start of the GPU's running maxima (LOWEST in chunk.wgsl) divided by it is still finite in f32.
@@ -83,7 +83,8 @@ pub struct IbotConfig {
     pub ema_decay_end: f64,
     /// Side of the square input, in pixels; a multiple of the patch size. Default 224. Source: the reference.
     pub image_size: usize,
-    /// Whether the run needs trained weights, and is refused where none are given; loads none by itself. Default false. Source: the reference.
+    /// Whether the run needs trained weights, and is refused where none are given. Default false. Source: the reference, which
+    /// downloads timm's; here they are a file.
     pub pretrained: bool,
     /// Probability that an image is masked at all. Default 1.0. Source: the reference; 0.5 in DINOv2.
     pub mask_probability: f64,
@@ -100,8 +101,8 @@ pub struct IbotConfig {
     /// Length of the prototypes: "none" (free), "fixed" (1) or "learned". Default `"none"`. Source: the reference;
     /// `norm_last_layer` of the official code is "fixed" or, if false, "learned".
     pub prototype_norm: PrototypeNorm,
-    /// Whether patches use the head of the class token, with `n_cls_prototypes`. Default false. Source: the official
-    /// code.
+    /// Whether patches use the head of the class token, with `n_cls_prototypes`; if not, they have a whole head of their own, as in the
+    /// reference. Default false. Source: the official code, which then shares all but the last layer.
     pub shared_head: bool,
     /// Whether the teacher's patches use its class-token head even if the student has two heads; `shared_head` if not
     /// set. Default none. Source: `shared_head_teacher` of the official code.

@@ -1,12 +1,7 @@
 //! How many rows each part of a batch has, on all ranks: means are over the whole batch.
 
-use crate::collective::Collective;
-use crate::error::{Error, Result};
-
-/// Bytes of a number between ranks.
-const BYTES: usize = size_of::<u64>();
-/// Numbers of a part.
-const NUMBERS: usize = 3;
+use crate::collective::{Collective, gather_lists};
+use crate::error::Result;
 
 /// The size of a part.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -32,34 +27,20 @@ impl BatchCounts {
     /// Those of all ranks, each of which calls this.
     ///
     /// # Errors
-    /// As [`Collective`].
+    /// As [`gather_lists`].
     pub fn gather(own: &[PartCounts], ranks: &dyn Collective) -> Result<Self> {
-        let numbers = own
+        let own: Vec<_> = own
             .iter()
-            .flat_map(|part| [part.images, part.masked, part.visible]);
-        let bytes = numbers.flat_map(|number| (number as u64).to_le_bytes());
-        let (mut parts, mut of_rank) = (Vec::new(), Vec::new());
-        for (rank, bytes) in ranks.all_gather(bytes.collect())?.iter().enumerate() {
-            let (numbers, []) = bytes.as_chunks::<BYTES>() else {
-                let reason = format!("rank {rank} sent no sizes of its parts");
-                return Err(Error::Training(reason));
-            };
-            let numbers: Vec<usize> = numbers
-                .iter()
-                .map(|number| u64::from_le_bytes(*number) as usize)
-                .collect();
-            let (of_parts, _) = numbers.as_chunks::<NUMBERS>();
-            of_rank.push(of_parts.len());
-            parts.extend(
-                of_parts
-                    .iter()
-                    .map(|&[images, masked, visible]| PartCounts {
-                        images,
-                        masked,
-                        visible,
-                    }),
-            );
-        }
+            .map(|part| [part.images, part.masked, part.visible])
+            .collect();
+        let lists = gather_lists(ranks, &own)?;
+        let of_rank: Vec<usize> = lists.iter().map(Vec::len).collect();
+        let part = |[images, masked, visible]: [usize; 3]| PartCounts {
+            images,
+            masked,
+            visible,
+        };
+        let parts = lists.into_iter().flatten().map(part).collect();
         Ok(Self {
             parts,
             before: of_rank[..ranks.rank()].iter().sum(),

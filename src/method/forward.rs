@@ -36,7 +36,8 @@ const KOLEO_EPS: f64 = 1e-8;
 
 impl<B: TrainBackend, M: TrainBackbone<B>> Ibot<B, M> {
     /// Losses of a batch of global views, as the reference's `forward(global_views)`; moves the centers. The reference
-    /// takes the temperature from the epoch: [`crate::method::IbotConfig::teacher_temperature`].
+    /// takes the temperature from the epoch: [`crate::method::IbotConfig::teacher_temperature`]. With `drop_path_rate`, each call drops
+    /// the same blocks of all images; [`Ibot::forward_crops`] takes generators.
     ///
     /// # Shapes
     /// `global_views` G times `[B, 3, S, S]`; `masks` `[G B, N]`, view by view, true where a patch is masked.
@@ -49,7 +50,6 @@ impl<B: TrainBackend, M: TrainBackbone<B>> Ibot<B, M> {
         masks: &[bool],
         temperature: f64,
     ) -> Result<IbotOutput<B>> {
-        // without a step number, all images get one generator; by default drop path is off and draws nothing
         let images = global_views.iter().map(|view| view.dims()[0]).sum();
         self.forward_crops(IbotInput {
             global_views: global_views.to_vec(),

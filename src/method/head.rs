@@ -95,6 +95,8 @@ impl HeadConfig {
 }
 
 impl<B: IbotBackend> Head<B> {
+    /// Logits of tokens.
+    ///
     /// # Shapes
     /// `tokens` `[M, D]` -> logits `[M, K]`.
     pub fn forward(&self, tokens: Tensor<B, 2>) -> Tensor<B, 2> {

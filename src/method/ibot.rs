@@ -5,7 +5,7 @@
 //! - `terms`: what goes in, and the losses that come out
 //! - `rows`: which patches go through the heads
 //! - `tiling`: whether logits are stored or come in tiles
-//! - `probe`: health metrics
+//! - `health_stats`: statistics for the health check
 
 use burn::module::{AutodiffModule, Module, Param};
 use burn::tensor::Tensor;

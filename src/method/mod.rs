@@ -6,16 +6,16 @@
 //! - `teacher`: the moving average
 //! - `terms`, `rows`, `tiling`: what goes in and out, which rows a loss looks at, whether its logits are stored
 //! - `counts`, `exchange`: what the ranks of a run tell each other about a batch
-//! - `probe`: health metrics
+//! - `health_stats`: statistics for the health check
 
 mod config;
 mod counts;
 mod exchange;
 mod forward;
 mod head;
+mod health_stats;
 mod ibot;
 pub mod losses;
-mod probe;
 mod rows;
 mod targets;
 mod teacher;
@@ -24,9 +24,8 @@ mod tiling;
 
 pub use config::{IbotConfig, PatchWeight, SMALLEST_TEMPERATURE, StreamingPrototypes, TargetKind};
 pub use head::{Head, HeadConfig, PrototypeNorm};
+pub use health_stats::{HealthStats, TargetStats};
 pub use ibot::{Ibot, Network, Student, VitIbot};
-pub use probe::{Probe, TargetProbe};
 pub use targets::BatchTargets;
-pub use teacher::{deep_copy, ema};
 pub use terms::{IbotInput, IbotOutput, LossTerms};
 pub(crate) use tiling::LogitLimits;

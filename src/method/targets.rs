@@ -227,8 +227,8 @@ impl<B: TrainBackend, M: TrainBackbone<B>> Ibot<B, M> {
             let parts = parts.iter().map(|_| None).collect();
             return Ok(KindTargets { parts, mean: None });
         }
-        // the same on all ranks, also on one without such a row; depends on the student's rows too, whose logits are
-        // stored or tiled like the teacher's
+        // by counts of the whole batch, so that all ranks choose the same; by the student's rows too, as the logits of both are stored
+        // or both tiled
         let columns = tiling::<B::InnerBackend>(
             [
                 counts.most_on_a_rank(kind.teacher_rows),

@@ -1,6 +1,6 @@
 //! The teacher: a moving average of the student, never on the autodiff graph.
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 
 use burn::module::{Module, ModuleMapper, ModuleVisitor, Param};
 use burn::tensor::Tensor;
@@ -14,7 +14,7 @@ use crate::kernels::{IbotBackend, wrap};
 ///
 /// burn's `clone` and `valid` share buffers, and a clone of a parameter that was never read draws it again (burn issue
 /// 5040), so each value is copied through the host.
-pub fn deep_copy<B: Backend, M: Module<B>>(module: M) -> M {
+pub(super) fn deep_copy<B: Backend, M: Module<B>>(module: M) -> M {
     struct Copy;
     impl<B: Backend> ModuleMapper<B> for Copy {
         fn map_float<const D: usize>(&mut self, param: Param<Tensor<B, D>>) -> Param<Tensor<B, D>> {
@@ -36,7 +36,7 @@ pub fn deep_copy<B: Backend, M: Module<B>>(module: M) -> M {
 ///
 /// # Shapes
 /// `grad_scale` `[1]` or none: if it is 0, the teacher is unchanged.
-pub fn ema<B, S, T>(
+pub(super) fn ema<B, S, T>(
     teacher: T,
     student: &S,
     decay: f64,
@@ -53,15 +53,21 @@ where
         tensors: Vec::new(),
     };
     let hollow = teacher.map(&mut taken);
-    let mut wanted = Collect::<B> {
+    let mut of_student = Collect::<B> {
         path: Vec::new(),
-        wanted: taken.names.into_iter().collect(),
-        found: Vec::new(),
+        wanted: taken.names.iter().cloned().collect(),
+        found: BTreeMap::new(),
     };
     // by name, not by position: the student has parameters that the teacher lacks, such as a patch head of its own
-    student.visit(&mut wanted);
+    student.visit(&mut of_student);
+    let mut found = of_student.found;
+    let found = taken.names.iter().map(|name| found.remove(name));
+    let found: Option<Vec<_>> = found.collect();
+    let Some(found) = found else {
+        unreachable!("both are a `Network`, and the student has all that its teacher has");
+    };
     // all parameters in one call, which a GPU runs in a few launches instead of one per parameter
-    let averaged = B::InnerBackend::ema(taken.tensors, wanted.found, decay, grad_scale);
+    let averaged = B::InnerBackend::ema(taken.tensors, found, decay, grad_scale);
     hollow.map(&mut Put::<B::InnerBackend>(averaged.into_iter()))
 }
 
@@ -90,11 +96,11 @@ impl<B: Backend> ModuleMapper<B> for Take<B> {
     }
 }
 
-/// The student's parameters with the wanted names, in the order of the module, which is also the teacher's.
+/// The student's parameters with the wanted names.
 struct Collect<B: AutodiffBackend> {
     path: Vec<String>,
     wanted: BTreeSet<String>,
-    found: Vec<FloatTensor<B::InnerBackend>>,
+    found: BTreeMap<String, FloatTensor<B::InnerBackend>>,
 }
 
 impl<B: AutodiffBackend> ModuleVisitor<B> for Collect<B> {
@@ -107,9 +113,10 @@ impl<B: AutodiffBackend> ModuleVisitor<B> for Collect<B> {
     }
 
     fn visit_float<const D: usize>(&mut self, param: &Param<Tensor<B, D>>) {
-        if self.wanted.contains(&self.path.join(".")) {
-            self.found
-                .push(param.val().inner().into_primitive().tensor());
+        let name = self.path.join(".");
+        if self.wanted.contains(&name) {
+            let tensor = param.val().inner().into_primitive().tensor();
+            self.found.insert(name, tensor);
         }
     }
 }

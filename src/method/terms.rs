@@ -5,7 +5,7 @@ use burn::tensor::{Tensor, TensorData};
 
 use crate::backbone::PatchMask;
 use crate::error::{Error, Result};
-use crate::method::config::IbotConfig;
+use crate::method::config::{IbotConfig, SMALLEST_TEMPERATURE};
 use crate::random::Random;
 
 /// What [`Ibot::forward_crops`](super::Ibot::forward_crops) takes: B images in G global and L local views.
@@ -55,7 +55,7 @@ impl<B: AutodiffBackend> IbotInput<B> {
         }
     }
 
-    /// Whether views, masks and generators fit together; `patches` N of an image.
+    /// Whether views, masks and generators fit together, and temperatures can be divided by; `patches` N of an image.
     pub(super) fn check(&self, patches: usize) -> Result<()> {
         let wrong = |reason: String| Err(Error::Training(reason));
         let Some(first) = self.global_views.first() else {
@@ -82,6 +82,13 @@ impl<B: AutodiffBackend> IbotInput<B> {
             return wrong(format!(
                 "{} mask entries for {views} views of {images} images with {patches} patches each: expected {expected}",
                 self.masks.len(),
+            ));
+        }
+        let temperatures = [self.temperature_cls, self.temperature_patch];
+        let is_one = |it: &f64| (SMALLEST_TEMPERATURE..f64::INFINITY).contains(it);
+        if let Some(wrong_one) = temperatures.iter().find(|it| !is_one(it)) {
+            return wrong(format!(
+                "a temperature of {wrong_one}: it must be at least {SMALLEST_TEMPERATURE:e}, such as 0.04"
             ));
         }
         let views = self.views();
@@ -123,9 +130,12 @@ impl<B: Backend> LossTerms<B> {
     /// The loss: all terms by their weights. Nowhere else are they weighed.
     pub fn weighted(&self, config: &IbotConfig) -> Tensor<B, 1> {
         // a weight of 1, the default, is no work for the device
-        let weighed = |term: &Tensor<B, 1>, weight: f64| match weight {
-            1.0 => term.clone(),
-            _ => term.clone() * weight,
+        let weighed = |term: &Tensor<B, 1>, weight: f64| {
+            if weight == 1.0 {
+                term.clone()
+            } else {
+                term.clone() * weight
+            }
         };
         let mut loss = weighed(&self.cls, config.cls_loss_weight)
             + weighed(&self.patch, config.patch_loss_weight);

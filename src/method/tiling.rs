@@ -56,8 +56,8 @@ impl LogitLimits {
         }
     }
 
-    /// Columns of a tile of logits; none if they are stored. The teacher's are those of all parts of a rank; the student's, of
-    /// its largest part, where the teacher has no more.
+    /// Columns of a tile; `None` to store the logits. `teacher_rows` are those of all parts of a rank, as all are kept; `student_rows`
+    /// those of its largest part, as one is at work at a time. No part has more rows of the teacher than of the student.
     ///
     /// # Errors
     /// [`Error::Unsupported`] where logits that shall be stored do not fit one tensor of the device.

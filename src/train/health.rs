@@ -8,7 +8,7 @@ use serde::{Deserialize, Serialize};
 
 use crate::device::DeviceGuard;
 use crate::error::{Error, Result};
-use crate::method::{Probe, TargetProbe};
+use crate::method::{HealthStats, TargetStats};
 
 /// Perplexity of the mean targets below which they count as one prototype.
 const ONE_PROTOTYPE: f64 = 1.1;
@@ -122,19 +122,19 @@ pub enum OnAnomaly {
 }
 
 impl Health {
-    /// Reads a probe from the device, in one transfer.
+    /// Reads statistics from the device, in one transfer.
     ///
     /// # Errors
     /// [`Error::Device`].
     pub fn read<B: Backend>(
-        probe: Probe<B>,
+        stats: HealthStats<B>,
         guard: &DeviceGuard,
         device: &B::Device,
     ) -> Result<Self> {
-        let (images, has_patches) = (probe.images, probe.patch.is_some());
-        let mut scalars = vec![probe.agreement, probe.feature_std];
-        for targets in [Some(probe.cls), probe.patch].into_iter().flatten() {
-            let TargetProbe {
+        let (images, has_patches) = (stats.images, stats.patch.is_some());
+        let mut scalars = vec![stats.agreement, stats.feature_std];
+        for targets in [Some(stats.cls), stats.patch].into_iter().flatten() {
+            let TargetStats {
                 entropy,
                 entropy_of_mean,
                 largest_logit,

@@ -62,7 +62,7 @@ fn poison(path: AttentionPath, head_width: usize, device: &WgpuDevice) {
             cycle(&[8.0, -8.0, 1e-40, 0.0, -0.0, 1.0]),
             1e-3,
         ),
-        // the gradient by queries and keys is nothing but rounding
+        // the gradient with respect to queries and keys is nothing but rounding
         ("equal rows", equal_rows.collect(), 1e-4),
     ];
     for (name, qkv, bar) in cases {

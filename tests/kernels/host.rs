@@ -76,7 +76,7 @@ impl CrossEntropy<'_> {
         }
     }
 
-    /// The loss, and its gradient by the student logits.
+    /// The loss, and its gradient with respect to the student logits.
     pub fn run(&self) -> (f64, Vec<f64>) {
         let width = self.prototypes;
         let mut loss = 0.0;

@@ -74,7 +74,7 @@ impl<B: TrainBackend> Leaves<B> {
         self.layer(x, Prologue::LayerNorm { weight, bias, eps })
     }
 
-    /// `y`, and its gradients by those of the leaves that it depends on.
+    /// `y`, and its gradients with respect to those of the leaves that it depends on.
     fn outcome(&self, y: Tensor<B, 2>) -> Vec<Vec<f32>> {
         let [rows, columns] = y.dims();
         let weights = draw(35, rows * columns, 1.0);

@@ -62,7 +62,7 @@ impl<B: TrainBackend> Side<'_, B> {
         }
     }
 
-    /// Keeps the result, which has these entries, and the gradients by the leaves.
+    /// Keeps the result, which has these entries, and the gradients with respect to the leaves.
     fn keep(&mut self, name: &str, y: Tensor<B, 2>, dtype: DType, leaves: &[&dyn Leaf<B>]) {
         assert_eq!(y.dtype(), dtype, "{name}");
         let d_y = self.leaf(99, y.dims(), 1.0).detach();

@@ -184,7 +184,7 @@ pub fn many_small<B: TrainBackend>(device: &B::Device) {
     }
 }
 
-/// Their gradients by both operands, in each of the three ways in which these lie.
+/// Their gradients with respect to both operands, in each of the three ways in which these lie.
 pub fn gradients_of_many_small<B: TrainBackend>(device: &B::Device) {
     let [rows, depth, columns] = [3, 5, 4];
     let [left, right, weights] = [
@@ -233,7 +233,11 @@ pub fn gradients_of_many_small<B: TrainBackend>(device: &B::Device) {
             } else {
                 found
             };
-            assert_exact(&format!("{layout:?}, gradient by {name}"), found, expected);
+            assert_exact(
+                &format!("{layout:?}, gradient with respect to {name}"),
+                found,
+                expected,
+            );
         }
     }
 }

@@ -25,7 +25,7 @@ pub fn compare(name: &str, found: &[Vec<f32>], expected: &Outcome, bar: f64) {
     }
 }
 
-/// `y`, and the gradients by the leaves of `sum(weights * y)`.
+/// `y`, and the gradients with respect to the leaves of `sum(weights * y)`.
 fn outcome<B: TrainBackend>(
     y: Tensor<B, 2>,
     weights: &[f32],

@@ -25,7 +25,7 @@ struct Case {
     scale: f64,
 }
 
-/// Targets, loss, and gradients by rows and prototypes.
+/// Targets, loss, and gradients with respect to rows and prototypes.
 type Outcome = [Vec<f64>; 4];
 
 impl Case {

@@ -15,7 +15,7 @@ const SHARP: f64 = 0.001;
 /// Softmax so flat that no prototype stands out.
 const FLAT: f64 = 1e3;
 
-/// What three probes say of a method whose teacher was changed.
+/// What three checks say of a method whose teacher was changed.
 fn verdict<B: TrainBackend>(
     config: &IbotConfig,
     temperature: f64,
@@ -40,8 +40,8 @@ fn verdict<B: TrainBackend>(
         temperature_teacher: temperature,
         ..Rates::default()
     };
-    let probe = || trainer.probe(&input, &rates).unwrap();
-    let read = || Health::read(probe(), &DeviceGuard::Cpu, device).unwrap();
+    let stats = || trainer.health_stats(&input, &rates).unwrap();
+    let read = || Health::read(stats(), &DeviceGuard::Cpu, device).unwrap();
     let mut monitor = HealthMonitor::new(config.prototypes());
     assert_eq!(monitor.observe(&read()), []);
     assert_eq!(monitor.observe(&read()), []);
@@ -131,5 +131,26 @@ pub fn exploding_logits<B: TrainBackend>(device: &B::Device) {
             sick.contains(&Anomaly::ExplodingLogits),
             "{sick:?} {health:?}"
         );
+    }
+}
+
+/// Of an odd batch in parts of one image, two are looked at: one alone cannot show a collapse.
+pub fn odd_batch<B: TrainBackend>(device: &B::Device) {
+    let config = tiny();
+    let method: VitIbot<B> = config.init(3, device).unwrap();
+    let trainer = TrainerConfig {
+        micro_batch_size: Some(1),
+        ..TrainerConfig::default()
+    };
+    let trainer = trainer.init(method, device.clone(), DeviceGuard::Cpu);
+    for (images, looked_at) in [(5, 2), (1, 1)] {
+        let patches = 2 * images * 4;
+        let input = StepInput {
+            global_views: random_views(images, device),
+            local_views: vec![],
+            masks: (0..patches).map(|patch| patch % 2 == 0).collect(),
+        };
+        let stats = trainer.health_stats(&input, &Rates::default()).unwrap();
+        assert_eq!(stats.images, looked_at);
     }
 }

@@ -109,6 +109,7 @@ fn run<B: TrainBackend>(backend: &str, device: &B::Device) {
         ("flat features", health::flat_features::<B>),
         ("uniform teacher", health::uniform_teacher::<B>),
         ("exploding logits", health::exploding_logits::<B>),
+        ("health of an odd batch", health::odd_batch::<B>),
         ("shared head", recipe::shared_head::<B>),
         (
             "head shared by the teacher",

@@ -68,7 +68,7 @@ pub fn probes_do_not_see_tiles<B: TrainBackend>(device: &B::Device) {
             freeze_backbone: false,
             drop_path_rngs: vec![random; 8],
         };
-        let found = method.probe(&input).unwrap();
+        let found = method.health_stats(&input).unwrap();
         let patch = found.patch.unwrap();
         let of_targets = [found.cls, patch].map(|targets| {
             [

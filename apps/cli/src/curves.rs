@@ -191,6 +191,8 @@ pub struct RunLog {
 }
 
 impl RunLog {
+    /// Reads the curves of a run folder.
+    ///
     /// # Errors
     /// [`Error::Io`] without `metrics.jsonl`, [`Error::Data`] if a file is damaged.
     pub fn read(run: &Path, name: String) -> Result<Self> {

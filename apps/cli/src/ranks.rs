@@ -374,6 +374,8 @@ fn threads_of(processes: usize) -> usize {
 }
 
 impl DeviceArgs {
+    /// Refuses a flag that is for GPUs alone.
+    ///
     /// # Errors
     /// A backend that computes on the CPU.
     fn only_gpus(&self, flag: &str) -> Result<()> {

@@ -103,13 +103,13 @@ impl Desktop {
         self.receive_dialog(ctx);
         let dropped = ctx.input(|input| input.raw.dropped_files.clone());
         for path in dropped.into_iter().filter_map(|file| file.path) {
-            match () {
-                () if path.is_dir() => self.open(ctx, Some(path), None),
-                () if is_model(&path) => self.open(ctx, None, Some(path)),
-                () => {
-                    let name = printable(&path);
-                    self.note = Some(format!("{name} is neither a folder nor a model file."));
-                }
+            if path.is_dir() {
+                self.open(ctx, Some(path), None);
+            } else if is_model(&path) {
+                self.open(ctx, None, Some(path));
+            } else {
+                let name = printable(&path);
+                self.note = Some(format!("{name} is neither a folder nor a model file."));
             }
         }
         let (has_model, has_images) = (self.model.receive(ctx), self.gallery.receive_scan());

@@ -8,7 +8,7 @@
 // Vectors are stored whole: WGSL lets a store to one component touch the other three (gpuweb 2112). Pitches are odd, so that
 // neighbors read from different banks. On entry and on return of each function here no lane reads workgroup memory.
 
-/// Chunks of qkv, of what is mixed, and of gradients by them.
+/// Chunks of qkv, of what is mixed, and of gradients with respect to them.
 alias Rows = {{ rows }};
 
 const CHUNKS = {{ head_chunk }}u;

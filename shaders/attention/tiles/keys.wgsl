@@ -1,4 +1,4 @@
-// Gradients by the keys and values, by tiles: rows are keys, columns queries; the functions and their names as in ../keys.wgsl.
+// Gradients with respect to the keys and values, by tiles: rows are keys, columns queries; the functions and their names as in ../keys.wgsl.
 //
 // Bindings: qkv [B T, 3 H C], row_lse [B H T], along [B H T], d_mixed [B T, H C], d_qkv [B T, 3 H C], info.
 // Launch: one workgroup for ROWS keys of a head; those of one head side by side.

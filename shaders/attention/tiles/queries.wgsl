@@ -1,4 +1,4 @@
-// Gradient by the queries, by tiles; the functions and their names as in ../queries.wgsl.
+// Gradient with respect to the queries, by tiles; the functions and their names as in ../queries.wgsl.
 //
 // Bindings: qkv [B T, 3 H C], row_lse [B H T], mixed [B T, H C], d_mixed [B T, H C], d_qkv [B T, 3 H C], along [B H T],
 // info.

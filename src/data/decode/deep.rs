@@ -7,7 +7,7 @@ use crate::data::value_counts::ValueCounts;
 use crate::data::value_range::ValueRange;
 
 /// Why an image with such floats is not read.
-const NOT_FINITE: &str = "has values that are no numbers (NaN or infinity); replace them";
+const NOT_FINITE: &str = "has values that are NaN or infinite; replace them";
 
 /// The samples of an image that have more than 8 bits.
 pub struct DeepSamples<'a> {
@@ -63,7 +63,7 @@ impl<'a> DeepSamples<'a> {
     /// Stretches the colors; those of [`ValueRange::Auto`] by what is measured on them alone.
     ///
     /// # Errors
-    /// A float that is no number; with [`ValueRange::Full`] one outside of 0 to 1.
+    /// A float that is NaN or infinite; with [`ValueRange::Full`] one outside of 0 to 1.
     pub fn stretch(self, range: ValueRange) -> Result<(), String> {
         let range = match range {
             ValueRange::Auto => {

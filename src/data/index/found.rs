@@ -82,6 +82,8 @@ pub(super) enum What {
     Other,
 }
 
+/// What an entry of a folder is.
+///
 /// # Errors
 /// Why it is left out.
 pub(super) fn what(

@@ -120,6 +120,8 @@ pub(in crate::data) struct Walk<'a> {
 }
 
 impl<'a> Walk<'a> {
+    /// A walk that leaves out images of more pixels than these, and ends where `stop` is set.
+    ///
     /// # Errors
     /// The system gives no threads.
     pub fn new(max_pixels: u64, stop: &'a AtomicBool) -> Result<Self> {

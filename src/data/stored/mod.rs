@@ -41,6 +41,8 @@ pub(super) enum Stored {
 }
 
 impl Stored {
+    /// Opens a file of the disk or of a server.
+    ///
     /// # Errors
     /// It is missing or cannot be opened; a program without the feature `cloud`.
     pub fn open(path: &Path) -> Result<Self> {

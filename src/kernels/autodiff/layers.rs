@@ -8,10 +8,10 @@ use burn_autodiff::Autodiff;
 use burn_autodiff::checkpoint::base::Checkpointer;
 use burn_autodiff::checkpoint::strategy::CheckpointStrategy;
 use burn_autodiff::grads::Gradients;
-use burn_autodiff::ops::{Backward, Ops, OpsKind};
+use burn_autodiff::ops::{Backward, Ops};
 
 use crate::kernels::autodiff::primitive::{
-    Kept, Tracked, optional, primitive, register, untracked,
+    Kept, Tracked, node, optional, primitive, register, untracked,
 };
 use crate::kernels::autodiff::watch::count_use;
 use crate::kernels::backend::IbotBackend;
@@ -182,12 +182,7 @@ fn tracked<B: IbotBackend, C: CheckpointStrategy>(
     };
     count_use::<B, C>(&parents);
     let nodes = parents.map(|parent| parent.node);
-    let prep = Backward::<B, 6>::prepare::<C>(linear, nodes);
-    let y = primitive(y);
-    wrap(match prep.compute_bound().stateful() {
-        OpsKind::Tracked(prep) => prep.finish(Kept::new(layer), y),
-        OpsKind::UnTracked(prep) => prep.finish(y),
-    })
+    node(linear.prepare(nodes), Kept::new(layer), y)
 }
 
 /// See [`IbotBackend::checkpointed_branch`].
@@ -208,7 +203,7 @@ pub(super) fn checkpointed_branch<B: IbotBackend, C: CheckpointStrategy>(
         keep: input.keep.map(Tensor::inner),
         rows: input.rows,
     };
-    let y = primitive(residual_branch(inner.clone()));
+    let y = residual_branch(inner.clone());
     let parents = [
         x,
         scale,
@@ -221,9 +216,5 @@ pub(super) fn checkpointed_branch<B: IbotBackend, C: CheckpointStrategy>(
     ];
     count_use::<B, C>(&parents);
     let nodes = parents.map(|parent| parent.node);
-    let prep = Backward::<B, 8>::prepare::<C>(Branch, nodes);
-    wrap(match prep.compute_bound().stateful() {
-        OpsKind::Tracked(prep) => prep.finish(Kept::new(inner), y),
-        OpsKind::UnTracked(prep) => prep.finish(y),
-    })
+    node(Branch.prepare(nodes), Kept::new(inner), y)
 }

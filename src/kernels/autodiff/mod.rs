@@ -14,10 +14,10 @@ use burn::tensor::ops::FloatTensor;
 use burn_autodiff::checkpoint::base::Checkpointer;
 use burn_autodiff::checkpoint::strategy::CheckpointStrategy;
 use burn_autodiff::grads::Gradients;
-use burn_autodiff::ops::{Backward, Ops, OpsKind, unary};
+use burn_autodiff::ops::{Backward, Ops, unary};
 use burn_autodiff::{Autodiff, NodeId};
 
-use primitive::{Kept, primitive, register};
+use primitive::{Kept, node, primitive, register};
 pub use watch::GradientWatch;
 use watch::count_use;
 
@@ -224,15 +224,11 @@ impl<B: IbotBackend, C: CheckpointStrategy> IbotBackend for Autodiff<B, C> {
             student_temperature: input.student_temperature,
         };
         let output = B::cross_entropy(&inner);
-        let loss = primitive(output.loss.clone());
+        let loss = output.loss.clone();
         let of_rows = output.of_rows.clone();
-        let prep = Backward::<B, 1>::prepare::<C>(CrossEntropy, [student.node]);
-        let loss = match prep.compute_bound().stateful() {
-            OpsKind::Tracked(prep) => prep.finish((inner, output), loss),
-            OpsKind::UnTracked(prep) => prep.finish(loss),
-        };
+        let loss = node(CrossEntropy.prepare([student.node]), (inner, output), loss);
         CrossEntropyOutput {
-            loss: wrap(loss),
+            loss,
             // untracked: no gradient flows through them
             of_rows: Tensor::from_inner(of_rows),
         }
@@ -256,16 +252,16 @@ impl<B: IbotBackend, C: CheckpointStrategy> IbotBackend for Autodiff<B, C> {
             student_temperature: input.student_temperature,
         };
         let output = B::tiled_cross_entropy(&inner);
-        let loss = primitive(output.loss.clone());
+        let loss = output.loss.clone();
         let of_rows = output.of_rows.clone();
         let nodes = parents.map(|parent| parent.node);
-        let prep = Backward::<B, 2>::prepare::<C>(TiledCrossEntropy, nodes);
-        let loss = match prep.compute_bound().stateful() {
-            OpsKind::Tracked(prep) => prep.finish(Kept::new((inner, output)), loss),
-            OpsKind::UnTracked(prep) => prep.finish(loss),
-        };
+        let loss = node(
+            TiledCrossEntropy.prepare(nodes),
+            Kept::new((inner, output)),
+            loss,
+        );
         CrossEntropyOutput {
-            loss: wrap(loss),
+            loss,
             // untracked: no gradient flows through them
             of_rows: Tensor::from_inner(of_rows),
         }
@@ -274,12 +270,8 @@ impl<B: IbotBackend, C: CheckpointStrategy> IbotBackend for Autodiff<B, C> {
     fn patchify(images: Tensor<Self, 4>, patch: usize) -> Tensor<Self, 2> {
         let dims = images.dims();
         let images = primitive(images);
-        let patches = primitive(B::patchify(wrap(images.primitive), patch));
-        let prep = Backward::<B, 1>::prepare::<C>(Patchify, [images.node]);
-        wrap(match prep.compute_bound().stateful() {
-            OpsKind::Tracked(prep) => prep.finish((dims, patch), patches),
-            OpsKind::UnTracked(prep) => prep.finish(patches),
-        })
+        let patches = B::patchify(wrap(images.primitive), patch);
+        node(Patchify.prepare([images.node]), (dims, patch), patches)
     }
 
     fn assemble_tokens(input: TokensInput<Self>) -> Tensor<Self, 2> {
@@ -305,12 +297,8 @@ impl<B: IbotBackend, C: CheckpointStrategy> IbotBackend for Autodiff<B, C> {
     fn exact_gelu(x: Tensor<Self, 2>) -> Tensor<Self, 2> {
         let x = primitive(x);
         let inner: Tensor<B, 2> = wrap(x.primitive);
-        let y = primitive(B::exact_gelu(inner.clone()));
-        let prep = Backward::<B, 1>::prepare::<C>(Gelu, [x.node]);
-        wrap(match prep.compute_bound().stateful() {
-            OpsKind::Tracked(prep) => prep.finish(Kept::new(inner), y),
-            OpsKind::UnTracked(prep) => prep.finish(y),
-        })
+        let y = B::exact_gelu(inner.clone());
+        node(Gelu.prepare([x.node]), Kept::new(inner), y)
     }
 
     fn layer_norm_rows(input: LayerNormInput<Self>) -> Tensor<Self, 2> {
@@ -327,13 +315,9 @@ impl<B: IbotBackend, C: CheckpointStrategy> IbotBackend for Autodiff<B, C> {
             bias: wrap(bias),
             eps: input.eps,
         };
-        let y = primitive(B::layer_norm_rows(inner.clone()));
+        let y = B::layer_norm_rows(inner.clone());
         let nodes = parents.map(|parent| parent.node);
-        let prep = Backward::<B, 3>::prepare::<C>(LayerNorm, nodes);
-        wrap(match prep.compute_bound().stateful() {
-            OpsKind::Tracked(prep) => prep.finish(Kept::new(inner), y),
-            OpsKind::UnTracked(prep) => prep.finish(y),
-        })
+        node(LayerNorm.prepare(nodes), Kept::new(inner), y)
     }
 
     fn linear_layer(input: LinearLayerInput<Self>) -> Tensor<Self, 2> {
@@ -350,12 +334,8 @@ impl<B: IbotBackend, C: CheckpointStrategy> IbotBackend for Autodiff<B, C> {
             x: wrap(x.primitive),
             min_squared_norm: input.min_squared_norm,
         };
-        let y = primitive(B::l2_normalize_rows(inner.clone()));
-        let prep = Backward::<B, 1>::prepare::<C>(L2Norm, [x.node]);
-        wrap(match prep.compute_bound().stateful() {
-            OpsKind::Tracked(prep) => prep.finish(Kept::new(inner), y),
-            OpsKind::UnTracked(prep) => prep.finish(y),
-        })
+        let y = B::l2_normalize_rows(inner.clone());
+        node(L2Norm.prepare([x.node]), Kept::new(inner), y)
     }
 
     fn checkpointed_branch(input: BranchInput<Self>) -> Tensor<Self, 2> {
@@ -373,15 +353,12 @@ impl<B: IbotBackend, C: CheckpointStrategy> IbotBackend for Autodiff<B, C> {
         let output = B::packed_attention(inner.clone());
         // untracked: no gradient flows through it
         let row_lse = Tensor::from_inner(output.row_lse.clone());
-        let context = primitive(output.context.clone());
-        let prep = Backward::<B, 1>::prepare::<C>(Attention, [qkv.node]);
-        let context = match prep.compute_bound().stateful() {
-            OpsKind::Tracked(prep) => prep.finish(Kept::new((inner, output)), context),
-            OpsKind::UnTracked(prep) => prep.finish(context),
-        };
-        AttentionOutput {
-            context: wrap(context),
-            row_lse,
-        }
+        let context = output.context.clone();
+        let context = node(
+            Attention.prepare([qkv.node]),
+            Kept::new((inner, output)),
+            context,
+        );
+        AttentionOutput { context, row_lse }
     }
 }

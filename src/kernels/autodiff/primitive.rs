@@ -5,6 +5,7 @@ use burn::tensor::backend::Backend;
 use burn::tensor::ops::{FloatTensor, FloatTensorOps as _};
 use burn_autodiff::checkpoint::strategy::CheckpointStrategy;
 use burn_autodiff::grads::Gradients;
+use burn_autodiff::ops::{Backward, OpsKind, OpsPrep};
 use burn_autodiff::{Autodiff, NodeId};
 use burn_flex::Flex;
 
@@ -46,6 +47,24 @@ pub(super) fn register<B: Backend, const D: usize>(
         grads.register::<B>(parent, primitive(gradient));
         count_grad(parent, grads);
     }
+}
+
+/// The result of an operation as a node of the graph; `state` is kept where a parent is tracked.
+pub(super) fn node<B, C, O, const N: usize, const D: usize>(
+    operation: OpsPrep<O, B, O::State, C, N>,
+    state: O::State,
+    result: Tensor<B, D>,
+) -> Tensor<Autodiff<B, C>, D>
+where
+    B: Backend,
+    C: CheckpointStrategy,
+    O: Backward<B, N>,
+{
+    let result = primitive(result);
+    wrap(match operation.compute_bound().stateful() {
+        OpsKind::Tracked(operation) => operation.finish(state, result),
+        OpsKind::UnTracked(operation) => operation.finish(result),
+    })
 }
 
 /// What a node of the graph keeps for its backward body, and the precision that its operation ran with.

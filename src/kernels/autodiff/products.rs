@@ -6,9 +6,9 @@ use burn_autodiff::Autodiff;
 use burn_autodiff::checkpoint::base::Checkpointer;
 use burn_autodiff::checkpoint::strategy::CheckpointStrategy;
 use burn_autodiff::grads::Gradients;
-use burn_autodiff::ops::{Backward, Ops, OpsKind};
+use burn_autodiff::ops::{Backward, Ops};
 
-use crate::kernels::autodiff::primitive::{Kept, primitive, register};
+use crate::kernels::autodiff::primitive::{Kept, node, primitive, register};
 use crate::kernels::autodiff::watch::count_use;
 use crate::kernels::backend::IbotBackend;
 use crate::kernels::ops::product::Layout;
@@ -25,7 +25,7 @@ struct Operands<B: Backend> {
 }
 
 impl<B: IbotBackend> Operands<B> {
-    /// Gradient by the left operand.
+    /// Gradient with respect to the left operand.
     fn d_left(&self, d_y: Tensor<B, 3>) -> Tensor<B, 3> {
         let right = self.right.clone();
         match self.layout {
@@ -35,7 +35,7 @@ impl<B: IbotBackend> Operands<B> {
         }
     }
 
-    /// Gradient by the right operand.
+    /// Gradient with respect to the right operand.
     fn d_right(&self, d_y: Tensor<B, 3>) -> Tensor<B, 3> {
         let left = self.left.clone();
         match self.layout {
@@ -83,14 +83,10 @@ pub(super) fn matrix_products<B: IbotBackend, C: CheckpointStrategy>(
         right: wrap(right),
         layout,
     };
-    let y = primitive(B::matrix_products(
-        inner.left.clone(),
-        inner.right.clone(),
-        layout,
-    ));
-    let prep = Backward::<B, 2>::prepare::<C>(Products, parents.map(|parent| parent.node));
-    wrap(match prep.compute_bound().stateful() {
-        OpsKind::Tracked(prep) => prep.finish(Kept::new(inner), y),
-        OpsKind::UnTracked(prep) => prep.finish(y),
-    })
+    let y = B::matrix_products(inner.left.clone(), inner.right.clone(), layout);
+    node(
+        Products.prepare(parents.map(|parent| parent.node)),
+        Kept::new(inner),
+        y,
+    )
 }

@@ -8,9 +8,9 @@ use burn_autodiff::Autodiff;
 use burn_autodiff::checkpoint::base::Checkpointer;
 use burn_autodiff::checkpoint::strategy::CheckpointStrategy;
 use burn_autodiff::grads::Gradients;
-use burn_autodiff::ops::{Backward, Ops, OpsKind, unary};
+use burn_autodiff::ops::{Backward, Ops, unary};
 
-use crate::kernels::autodiff::primitive::{Kept, optional, primitive, register, untracked};
+use crate::kernels::autodiff::primitive::{Kept, node, optional, primitive, register, untracked};
 use crate::kernels::backend::IbotBackend;
 use crate::kernels::ops::product::RowIndices;
 use crate::kernels::ops::tokens::{TokenMask, TokensInput};
@@ -42,12 +42,8 @@ pub(super) fn gather_rows<B: IbotBackend, C: CheckpointStrategy>(
     indices: &RowIndices,
 ) -> Tensor<Autodiff<B, C>, 2> {
     let x = primitive(x);
-    let y = primitive(B::gather_rows(wrap(x.primitive), indices));
-    let prep = Backward::<B, 1>::prepare::<C>(GatherRows, [x.node]);
-    wrap(match prep.compute_bound().stateful() {
-        OpsKind::Tracked(prep) => prep.finish(indices.clone(), y),
-        OpsKind::UnTracked(prep) => prep.finish(y),
-    })
+    let y = B::gather_rows(wrap(x.primitive), indices);
+    node(GatherRows.prepare([x.node]), indices.clone(), y)
 }
 
 #[derive(Debug)]
@@ -83,12 +79,8 @@ pub(super) fn slice_rows<B: IbotBackend, C: CheckpointStrategy>(
 ) -> Tensor<Autodiff<B, C>, 2> {
     let all = x.dims()[0];
     let x = primitive(x);
-    let y = primitive(B::slice_rows(wrap(x.primitive), rows.clone()));
-    let prep = Backward::<B, 1>::prepare::<C>(SliceRows, [x.node]);
-    wrap(match prep.compute_bound().stateful() {
-        OpsKind::Tracked(prep) => prep.finish((rows.start, all), y),
-        OpsKind::UnTracked(prep) => prep.finish(y),
-    })
+    let y = B::slice_rows(wrap(x.primitive), rows.clone());
+    node(SliceRows.prepare([x.node]), (rows.start, all), y)
 }
 
 #[derive(Debug)]
@@ -135,11 +127,7 @@ pub(super) fn assemble_tokens<B: IbotBackend, C: CheckpointStrategy>(
         prefix: inner_prefix,
         positions: wrap(positions.primitive.clone()),
     };
-    let tokens = primitive(B::assemble_tokens(inner.clone()));
+    let tokens = B::assemble_tokens(inner.clone());
     let nodes = [patches, token, prefix, positions].map(|parent| parent.node);
-    let prep = Backward::<B, 4>::prepare::<C>(Assemble, nodes);
-    wrap(match prep.compute_bound().stateful() {
-        OpsKind::Tracked(prep) => prep.finish(Kept::new(inner), tokens),
-        OpsKind::UnTracked(prep) => prep.finish(tokens),
-    })
+    node(Assemble.prepare(nodes), Kept::new(inner), tokens)
 }

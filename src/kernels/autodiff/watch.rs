@@ -2,8 +2,8 @@
 //!
 //! burn-autodiff 0.21 has a hook for this only under its feature `distributed`, which this crate's CPU backends lack. The
 //! operations of this crate know when they use a parameter in the forward pass, and when they add to its gradient. Only operations of
-//! this crate are counted: layers, products and the loss by tiles. What operations of burn add to a gradient after it was passed on is
-//! left in the gradients, and is the caller's to add.
+//! this crate are counted: layers, products and the loss by tiles. What burn's own operations add to a gradient after it was
+//! passed on stays in `Gradients`; the caller must add it.
 
 use std::cell::RefCell;
 use std::collections::HashMap;

@@ -229,7 +229,7 @@ pub(in crate::kernels) fn backward<B: IbotBackend>(
     }
 }
 
-/// The gradient by LayerScale; those of a layer with [`BranchInput::scaled_weights`] become those by weight and bias themselves.
+/// The gradient with respect to LayerScale; those of a layer with [`BranchInput::scaled_weights`] become those by weight and bias themselves.
 fn by_layer_scale<B: IbotBackend>(
     found: &mut linear::LinearLayerGradients<B>,
     gamma: &Tensor<B, 1>,

@@ -8,7 +8,8 @@ use burn::tensor::backend::Backend;
 pub struct GradScaleInput<B: Backend> {
     /// Losses, `[1]` each, and last the sum of the squares of all gradients.
     pub scalars: Vec<Tensor<B, 1>>,
-    /// Largest norm of all gradients together; a larger one is scaled down to it (`torch.nn.utils.clip_grad_norm_`).
+    /// Largest norm of all gradients together; a larger one is scaled down to it. Source: `torch.nn.utils.clip_grad_norm_`. Differs: its
+    /// 1e-6, added to the norm, is left out, as a norm of 0 is not clipped here.
     pub max_norm: Option<f64>,
     /// The scale of the step before, `[1]`; none for 1.
     pub before: Option<Tensor<B, 1>>,
@@ -28,8 +29,8 @@ pub struct GradScale<B: Backend> {
 pub(in crate::kernels) fn reference<B: Backend>(input: GradScaleInput<B>) -> GradScale<B> {
     let last = input.scalars.len() - 1;
     let scalars = Tensor::cat(input.scalars, 0);
-    // on wgpu burn looks at bits here (cubecl's is_nan and is_inf), which holds where a compiler takes it that no float is
-    // infinite or no number, as Metal's does
+    // on wgpu burn tests the bits here (cubecl's is_nan and is_inf), so it works where a compiler assumes finite math too, as
+    // Metal's does
     let broken = scalars.clone().is_finite().bool_not().float().sum_dim(0);
     let mut stays = broken.greater_elem(0.0);
     if let Some(before) = input.before {
@@ -37,7 +38,7 @@ pub(in crate::kernels) fn reference<B: Backend>(input: GradScaleInput<B>) -> Gra
     }
     let norm = scalars.clone().narrow(0, last, 1).sqrt();
     let scale = match input.max_norm {
-        // 0 / 0 is no number, which clamping may or may not pass on
+        // 0 / 0 is NaN, which clamping may or may not pass on
         Some(largest) => (norm.clamp_min(f32::MIN_POSITIVE).recip() * largest).clamp_max(1.0),
         None => Tensor::ones([1], &scalars.device()),
     };

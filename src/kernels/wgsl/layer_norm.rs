@@ -13,11 +13,11 @@ use crate::kernels::backends::Gpu;
 use crate::kernels::ops::layer_norm as tensor_layer_norm;
 use crate::kernels::ops::layer_norm::{LayerNormGradients, LayerNormInput};
 
-/// Rows that one lane sums for the gradients by weight and bias: enough of them to hide the second pass, few enough
+/// Rows that one lane sums for the gradients with respect to weight and bias: enough of them to hide the second pass, few enough
 /// that a GPU is busy.
 const SLAB_ROWS: usize = 64;
 
-/// Entries of rows, and of what the norm makes of them or of the gradient by that.
+/// Entries of rows, and of what the norm makes of them or of the gradient with respect to that.
 #[derive(Debug, Clone, Copy)]
 struct Elements {
     rows: Element,
@@ -53,10 +53,10 @@ fn forward_kernel(team: Team, chunk: Chunk, elements: Elements) -> Kernel {
     team.kernel(shader, chunk, elements.values(chunk))
 }
 
-/// What the gradient by the rows takes and gives beside it.
+/// What the gradient with respect to the rows takes and gives beside it.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum Beside {
-    /// Means and scales of the rows, for the gradients by scale and shift.
+    /// Means and scales of the rows, for the gradients with respect to scale and shift.
     Moments,
     /// The rows before scale and shift; the gradient may have a summand.
     Units { past: bool },
@@ -171,7 +171,7 @@ fn in_f32(input: LayerNormInput<Gpu>, d_y: Tensor<Gpu, 2>) -> LayerNormGradients
     }
 }
 
-/// The gradient by the rows alone, plus `past` where it is there; and the rows before scale and shift, which the gradients of
+/// The gradient with respect to the rows alone, plus `past` where it is there; and the rows before scale and shift, which the gradients of
 /// the layer behind the norm take. `d_y` is by the norm's result. There is a row, and it has an entry.
 pub(super) fn backward_of_rows(
     input: LayerNormInput<Gpu>,
@@ -208,7 +208,7 @@ fn rows_backward(
     d_x
 }
 
-/// Gradients by weight and bias.
+/// Gradients with respect to weight and bias.
 fn sum_columns(
     x: &GpuTensor,
     d_y: &GpuTensor,

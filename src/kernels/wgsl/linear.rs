@@ -114,7 +114,7 @@ fn rows_of_layer(layer: LinearLayerInput<Gpu>) -> LinearInput<Gpu> {
     }
 }
 
-/// The gradient by the rows, of these entries; where they are GELU of others, that by the others, and GELU of them. All
+/// The gradient with respect to the rows, of these entries; where they are GELU of others, that by the others, and GELU of them. All
 /// sizes >= 1.
 fn d_x(
     d_y: &GpuTensor,
@@ -147,7 +147,7 @@ fn d_x(
     (tensor(product.run().0), activated.map(tensor))
 }
 
-/// The gradient by the rows, of these entries, or in parts of f32. All sizes >= 1, not more outputs than [`MAX_TERMS`].
+/// The gradient with respect to the rows, of these entries, or in parts of f32. All sizes >= 1, not more outputs than [`MAX_TERMS`].
 pub(super) fn unfinished_d_x(d_y: &GpuTensor, weight: &GpuTensor, element: Element) -> Parts<()> {
     let [inputs, outputs] = [weight.meta.shape()[0], weight.meta.shape()[1]];
     let sizes = [d_y.meta.shape()[0], outputs, inputs];
@@ -204,7 +204,7 @@ fn in_f32(input: LinearBackwardInput<Gpu>) -> LinearBackwardInput<Gpu> {
     }
 }
 
-/// With a gradient by the rows of these entries.
+/// With a gradient with respect to the rows of these entries.
 fn of_entries(element: Element, found: LinearGradients<Gpu>) -> LinearGradients<Gpu> {
     LinearGradients {
         d_x: found.d_x.map(|d_x| cast(d_x, element)),

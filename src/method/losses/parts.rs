@@ -66,8 +66,8 @@ impl<B: IbotBackend> PartLogits<B> {
     }
 }
 
-/// The targets of each part of this rank, none of those without rows. All ranks call this together, one without any row
-/// too; at least one row on one of them.
+/// The targets of this rank's parts; `None` for a part without rows. Collective: every rank calls it, also one without rows. At least
+/// one rank has a row.
 ///
 /// With tiles, each Sinkhorn iteration makes the logits of a part twice, where those of an undivided batch are made once.
 ///

@@ -60,7 +60,7 @@ pub struct PatchLossInput<B: IbotBackend> {
 /// Source: `iBOTPatchLoss` in stable_pretraining/losses/dino.py.
 ///
 /// # Shapes
-/// See [`PatchLossInput`], M >= 1; -> `[1]`. Without a masked patch there are no targets and nothing to call.
+/// See [`PatchLossInput`], M >= 1 -> `[1]`. Not to be called for a batch without a masked patch.
 pub fn patch_loss<B: IbotBackend>(input: PatchLossInput<B>) -> Tensor<B, 1> {
     let (rows, device) = (input.student.rows(), input.student.bottleneck.device());
     cross_entropy(

@@ -110,8 +110,8 @@ pub struct Schedule {
     config: ScheduleConfig,
 }
 
-/// The scalars of one step.
-#[derive(Debug, Clone, Copy, Default, PartialEq, Serialize)]
+/// The scalars of one step. By default the method's own of the first step, and a learning rate of 0.
+#[derive(Debug, Clone, Copy, PartialEq, Serialize)]
 pub struct Rates {
     /// Epoch, from 0.
     pub epoch: usize,
@@ -120,12 +120,12 @@ pub struct Rates {
     /// Weight decay; the optimizer's own if absent.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub weight_decay: Option<f64>,
-    /// Temperature of the teacher's targets.
+    /// Temperature of the teacher's targets. Default 0.04.
     pub temperature_teacher: f64,
     /// Temperature of the teacher's patch targets, if it differs.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub temperature_teacher_patch: Option<f64>,
-    /// Coefficient of the teacher's moving average.
+    /// Coefficient of the teacher's moving average. Default 0.996.
     pub ema_decay: f64,
     /// Whether the heads' prototypes are frozen.
     #[serde(skip)]
@@ -139,6 +139,24 @@ pub struct Rates {
     /// Steps before this one in which the prototypes were.
     #[serde(skip)]
     pub frozen_prototype_steps: usize,
+}
+
+impl Default for Rates {
+    fn default() -> Self {
+        let method = IbotConfig::default();
+        Self {
+            epoch: 0,
+            learning_rate: 0.0,
+            weight_decay: None,
+            temperature_teacher: method.teacher_temperature(0.0),
+            temperature_teacher_patch: None,
+            ema_decay: method.ema_decay(0.0),
+            freeze_prototypes: false,
+            freeze_backbone: false,
+            frozen_backbone_steps: 0,
+            frozen_prototype_steps: 0,
+        }
+    }
 }
 
 impl Rates {

@@ -85,10 +85,12 @@ impl<'a, B: TrainBackend> Take<'a, B> {
             is_matrix: D >= 2,
             // One without a gradient until `mask_start_epoch` counts all steps, as in the official code, where it has gradients
             // of 0 until then.
-            frozen_steps: match () {
-                () if is_before_heads(&name) => self.rates.frozen_backbone_steps,
-                () if is_prototype(&name) => self.rates.frozen_prototype_steps,
-                () => 0,
+            frozen_steps: if is_before_heads(&name) {
+                self.rates.frozen_backbone_steps
+            } else if is_prototype(&name) {
+                self.rates.frozen_prototype_steps
+            } else {
+                0
             },
             name,
         });

@@ -45,30 +45,31 @@ impl<B: AutodiffBackend> StepInput<B> {
 
     /// The batch in parts of at most this many images, as equal as possible, each with the index of its first image.
     pub(super) fn parts(&self, most: Option<usize>) -> Vec<(u64, Self)> {
-        let batch = self.images();
-        let ranges = ranges_of_parts(batch, most);
+        let ranges = ranges_of_parts(self.images(), most);
         if ranges.len() == 1 {
             return vec![(0, self.clone())];
         }
-        let patches = self.masks.len() / (self.global_views.len() * batch);
-        let part = |Range { start, end }: Range<usize>| {
-            let cut = |views: &[Tensor<B::InnerBackend, 4>]| {
-                let views = views.iter().cloned();
-                views
-                    .map(|view| view.narrow(0, start, end - start))
-                    .collect()
-            };
-            let of_view = self.masks.chunks(batch * patches);
-            let part = Self {
-                global_views: cut(&self.global_views),
-                local_views: cut(&self.local_views),
-                masks: of_view
-                    .flat_map(|view| view[start * patches..end * patches].iter().copied())
-                    .collect(),
-            };
-            (start as u64, part)
-        };
+        let part = |range: Range<usize>| (range.start as u64, self.cut(range));
         ranges.into_iter().map(part).collect()
+    }
+
+    /// Some images of the batch.
+    pub(super) fn cut(&self, images: Range<usize>) -> Self {
+        let batch = self.images();
+        let patches = self.masks.len() / (self.global_views.len() * batch);
+        let cut = |views: &[Tensor<B::InnerBackend, 4>]| {
+            let views = views.iter().cloned();
+            let cut = views.map(|view| view.narrow(0, images.start, images.len()));
+            cut.collect()
+        };
+        let of_view = self.masks.chunks(batch * patches);
+        let cut_masks =
+            of_view.flat_map(|view| &view[images.start * patches..images.end * patches]);
+        Self {
+            global_views: cut(&self.global_views),
+            local_views: cut(&self.local_views),
+            masks: cut_masks.copied().collect(),
+        }
     }
 
     /// A generator for each image of each view, view by view; the first image is number `first` of its batch.

@@ -27,7 +27,7 @@ use crate::collective::{Collective, Pairwise, SingleProcess, Wire, gather_counts
 use crate::device::DeviceGuard;
 use crate::error::{Error, Result};
 use crate::kernels::{INITIAL_LOSS_SCALE, LossScale, TrainBackend};
-use crate::method::{BatchTargets, Ibot, IbotInput, LossTerms, Probe};
+use crate::method::{BatchTargets, HealthStats, Ibot, IbotInput, LossTerms};
 use crate::ownership::take;
 use crate::precision::Precision;
 use crate::train::optim::{
@@ -122,8 +122,8 @@ pub struct Trainer<B: TrainBackend, M: TrainBackbone<B>> {
     device: B::Device,
 }
 
-/// Least and greatest number of images in a probe, if the batch has them.
-const PROBED: [usize; 2] = [2, 16];
+/// Least and greatest number of images that a health check looks at, if the batch has them: one alone cannot show a collapse.
+const IMAGES_CHECKED: [usize; 2] = [2, 16];
 
 /// A step whose losses have not been read.
 #[derive(Debug)]
@@ -295,17 +295,21 @@ impl<B: TrainBackend, M: TrainBackbone<B>> Trainer<B, M> {
         }
     }
 
-    /// Health metrics of the first images of a batch: few, because it takes a forward pass of both networks.
+    /// Health statistics of the first images of a batch: few, because they take a forward pass of both networks.
     ///
     /// # Errors
     /// As [`Trainer::step`].
-    pub fn probe(&self, input: &StepInput<B>, rates: &Rates) -> Result<Probe<B::InnerBackend>> {
+    pub fn health_stats(
+        &self,
+        input: &StepInput<B>,
+        rates: &Rates,
+    ) -> Result<HealthStats<B::InnerBackend>> {
         // the least has room where one image has: nothing is kept for a backward pass
-        let [least, most] = PROBED;
+        let [least, most] = IMAGES_CHECKED;
         let most = self.micro_batch_size.unwrap_or(most).clamp(least, most);
-        let (first, part) = input.parts(Some(most)).swap_remove(0); // there is always one
-        let input = self.method_input(part, rates, first);
-        self.precision.autocast(|| self.method.probe(&input))
+        let first = input.cut(0..most.min(input.images()));
+        let input = self.method_input(first, rates, 0);
+        self.precision.autocast(|| self.method.health_stats(&input))
     }
 
     fn method_input(&self, part: StepInput<B>, rates: &Rates, first: u64) -> IbotInput<B> {

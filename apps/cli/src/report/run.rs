@@ -22,6 +22,8 @@ pub struct Run {
 }
 
 impl Run {
+    /// Reads a run folder.
+    ///
     /// # Errors
     /// [`Error::Checkpoint`] for a folder that is none of a run, [`Error::Io`] and [`Error::Data`] for damaged files.
     pub fn read(folder: &Path, name: String) -> Result<Self> {

@@ -14,10 +14,12 @@ fn an_index_is_made_and_taken_as_images() {
     let of = |images: &str| stdout(&ibot(&["data", images, "--no-decode", "--json"]));
     assert_eq!(of(&file), of(&images));
     // by itself into the cache folder, where it is asked for
-    let variable = match () {
-        () if cfg!(windows) => "LOCALAPPDATA",
-        () if cfg!(target_os = "macos") => "HOME",
-        () => "XDG_CACHE_HOME",
+    let variable = if cfg!(windows) {
+        "LOCALAPPDATA"
+    } else if cfg!(target_os = "macos") {
+        "HOME"
+    } else {
+        "XDG_CACHE_HOME"
     };
     let cache = scratch.path("cache");
     let mut index = command(&["index", &images]);

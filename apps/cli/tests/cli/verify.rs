@@ -183,7 +183,7 @@ fn copy(source: &Path, destination: &Path) {
         if entry.path().is_dir() {
             copy(&entry.path(), &to);
         } else {
-            drop(fs::copy(entry.path(), to).unwrap());
+            fs::copy(entry.path(), to).unwrap();
         }
     }
 }

@@ -135,8 +135,8 @@ impl<B: TrainBackend, M: TrainBackbone<B>> TrainLoop<'_, B, M> {
             return Ok(None);
         }
         let check = || {
-            let probe = self.trainer.probe(input, rates)?;
-            Health::read(probe, &self.setup.guard, self.trainer.device())
+            let stats = self.trainer.health_stats(input, rates)?;
+            Health::read(stats, &self.setup.guard, self.trainer.device())
         };
         let health = self.is_first().then(check).transpose();
         all_ok(self.ranks(), health)

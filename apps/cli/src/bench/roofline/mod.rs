@@ -56,6 +56,8 @@ pub(super) struct Roofline {
     measured: Option<StepReport>,
 }
 
+/// Predicts the times of a step on a device, and compares them with measured ones if asked.
+///
 /// # Errors
 /// An encoder that is not known, a device that failed, or numbers that cannot be.
 pub(super) fn roofline(

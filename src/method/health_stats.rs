@@ -1,4 +1,6 @@
-//! Health metrics without labels: the teacher's targets, its features, and the student's agreement with it.
+//! Health statistics without labels: the teacher's targets, its features, and the student's agreement with it.
+
+use std::ops::Range;
 
 use burn::module::AutodiffModule;
 use burn::tensor::backend::Backend;
@@ -18,7 +20,7 @@ const NORM_EPS: f64 = 1e-12;
 
 /// Statistics of the teacher's targets of one head, each `[1]`.
 #[derive(Debug, Clone)]
-pub struct TargetProbe<B: Backend> {
+pub struct TargetStats<B: Backend> {
     /// Mean entropy of a row's targets, in nats: 0 for one sure prototype, `ln K` for all alike.
     pub entropy: Tensor<B, 1>,
     /// Entropy of the mean of all rows' targets, in nats: 0 where all rows have one prototype.
@@ -27,16 +29,16 @@ pub struct TargetProbe<B: Backend> {
     pub largest_logit: Tensor<B, 1>,
 }
 
-/// Health metrics of one batch, on the device.
+/// Health statistics of one batch, on the device.
 #[derive(Debug, Clone)]
-pub struct Probe<B: Backend> {
+pub struct HealthStats<B: Backend> {
     /// Number of images.
     pub images: usize,
     /// Targets of the class tokens.
-    pub cls: TargetProbe<B>,
+    pub cls: TargetStats<B>,
     /// Targets of the masked patches; none without a masked patch.
-    pub patch: Option<TargetProbe<B>>,
-    /// Share of the views whose likeliest prototype is the same in student and teacher, `[1]`.
+    pub patch: Option<TargetStats<B>>,
+    /// Share of the views whose likeliest prototype in the student's logits is that of the target, `[1]`.
     pub agreement: Tensor<B, 1>,
     /// Deviation of the teacher's unit class tokens over the batch, times the root of their width: 0 where all images
     /// look alike, about 1 where they spread over the sphere (SimSiam, arXiv 2011.10566, section 4.1). `[1]`.
@@ -44,11 +46,11 @@ pub struct Probe<B: Backend> {
 }
 
 impl<B: TrainBackend, M: TrainBackbone<B>> Ibot<B, M> {
-    /// Probes a batch and changes nothing. Costs a forward pass of both networks; logits are computed in tiles.
+    /// Health statistics of a batch; changes nothing. Costs a forward pass of both networks; logits are computed in tiles.
     ///
     /// # Errors
     /// As [`Ibot::prepare`].
-    pub fn probe(&self, input: &IbotInput<B>) -> Result<Probe<B::InnerBackend>> {
+    pub fn health_stats(&self, input: &IbotInput<B>) -> Result<HealthStats<B::InnerBackend>> {
         let mut logits = self.teacher_logits(vec![input.clone()])?;
         let (count, cls_rows, masked_rows) = {
             let part = &logits.parts[0];
@@ -63,7 +65,7 @@ impl<B: TrainBackend, M: TrainBackbone<B>> Ibot<B, M> {
         };
         let rule = self.rule(self.config.cls_targets, &self.center);
         let cls = logits.cls.pop().flatten();
-        let cls = cls.ok_or_else(|| Error::Training("a probe needs an image".into()))?;
+        let cls = cls.ok_or_else(|| Error::Training("health statistics need an image".into()))?;
         let of_cls = tiled(cls, cls_rows, rule, input.temperature_cls);
         let of_masked = logits.masked.pop().flatten().map(|logits| {
             let rule = self.rule(self.config.patch_targets, &self.patch_center);
@@ -78,17 +80,17 @@ impl<B: TrainBackend, M: TrainBackbone<B>> Ibot<B, M> {
             .tokens(images, None) // unmasked, so that both networks get the same image
             .cls;
         let head = self.student.network.cls_head.valid();
-        Ok(Probe {
+        Ok(HealthStats {
             images: count,
             agreement: agreement(&head.logits(student), &of_cls),
-            cls: probe_targets(&of_cls),
-            patch: of_masked.as_ref().map(probe_targets),
+            cls: target_stats(&of_cls),
+            patch: of_masked.as_ref().map(target_stats),
             feature_std: feature_std(logits.parts[0].embedding.clone()),
         })
     }
 }
 
-fn probe_targets<B: IbotBackend>(targets: &TiledTargets<B>) -> TargetProbe<B> {
+fn target_stats<B: IbotBackend>(targets: &TiledTargets<B>) -> TargetStats<B> {
     let rows = targets.teacher.rows() as f64;
     let entropy = |targets: Tensor<B, 2>| {
         let terms = targets.clone() * (targets + LOG_EPS).log();
@@ -105,36 +107,46 @@ fn probe_targets<B: IbotBackend>(targets: &TiledTargets<B>) -> TargetProbe<B> {
         of_rows.push(entropy(tile));
     }
     let sum = |terms: Vec<Tensor<B, 1>>| Tensor::cat(terms, 0).sum();
-    TargetProbe {
+    TargetStats {
         entropy: sum(of_rows) / rows,
         entropy_of_mean: sum(of_mean),
         largest_logit: Tensor::cat(largest, 0).max_dim(0),
     }
 }
 
-/// Share of rows with the same likeliest prototype in both, `[1]`.
-fn agreement<B: IbotBackend>(student: &Logits<B>, teacher: &TiledTargets<B>) -> Tensor<B, 1> {
-    let likeliest = |logits: &Logits<B>| {
-        let mut best: Option<(Tensor<B, 2>, Tensor<B, 2, Int>)> = None;
-        for columns in teacher.tiles() {
-            let tile = logits.tile(&columns);
-            let (value, at) = (tile.clone().max_dim(1), tile.argmax(1));
-            let at = at + columns.start as i64;
-            best = Some(match best {
-                None => (value, at),
-                Some((before, place)) => {
-                    let is_better = value.clone().greater(before.clone());
-                    (before.max_pair(value), place.mask_where(is_better, at))
-                }
-            });
-        }
-        best.map(|(_, at)| at)
-    };
-    let rows = student.rows() as f64;
-    let pair = likeliest(student).zip(likeliest(&teacher.teacher));
-    let same = pair.map(|(student, teacher)| student.equal(teacher).float());
+/// Share of rows whose likeliest prototype in the student's logits is that of the target, `[1]`.
+fn agreement<B: IbotBackend>(student: &Logits<B>, targets: &TiledTargets<B>) -> Tensor<B, 1> {
+    let of_student = likeliest(targets, |columns| student.tile(columns));
+    // the target's, not the teacher's logit: centering and Sinkhorn-Knopp change which one is the largest
+    let of_target = likeliest(targets, |columns| {
+        let logits = targets.teacher.tile(columns);
+        targets.potentials.columns(columns).targets(logits)
+    });
+    let same = of_student.zip(of_target);
+    let same = same.map(|(student, target)| student.equal(target).float());
     let none = || Tensor::zeros([1], &student.bottleneck.device());
-    same.map_or_else(none, |same| B::column_sums(same) / rows)
+    same.map_or_else(none, |same| B::column_sums(same) / student.rows() as f64)
+}
+
+/// The column with the largest entry of each row, `[R, 1]`, of a matrix that is made in the tiles of `targets`; none without columns.
+fn likeliest<B: IbotBackend>(
+    targets: &TiledTargets<B>,
+    tile: impl Fn(&Range<usize>) -> Tensor<B, 2>,
+) -> Option<Tensor<B, 2, Int>> {
+    let mut best: Option<(Tensor<B, 2>, Tensor<B, 2, Int>)> = None;
+    for columns in targets.tiles() {
+        let tile = tile(&columns);
+        let (value, at) = (tile.clone().max_dim(1), tile.argmax(1));
+        let at = at + columns.start as i64;
+        best = Some(match best {
+            None => (value, at),
+            Some((before, place)) => {
+                let is_better = value.clone().greater(before.clone());
+                (before.max_pair(value), place.mask_where(is_better, at))
+            }
+        });
+    }
+    best.map(|(_, at)| at)
 }
 
 fn feature_std<B: IbotBackend>(features: Tensor<B, 2>) -> Tensor<B, 1> {
@@ -172,12 +184,12 @@ mod tests {
     #[test]
     fn targets_are_told_by_their_entropies() {
         let device = Default::default();
-        let probe = |logits: [[f32; 2]; 2]| {
+        let stats = |logits: [[f32; 2]; 2]| {
             let teacher = Logits {
                 bottleneck: Tensor::<Flex, 2>::from_floats(logits, &device),
                 prototypes: Tensor::eye(2, &device),
             };
-            let found = probe_targets(&TiledTargets::centered(teacher, 1, None, 0.1));
+            let found = target_stats(&TiledTargets::centered(teacher, 1, None, 0.1));
             [found.entropy, found.entropy_of_mean, found.largest_logit].map(one)
         };
         let ln_2 = std::f64::consts::LN_2;
@@ -188,8 +200,8 @@ mod tests {
                 "{found:?}, not {expected:?}"
             );
         };
-        close(probe([[9.0, 0.0], [0.0, -9.0]]), [0.0, 0.0, 9.0]); // all on one prototype
-        close(probe([[9.0, 0.0], [-9.0, 0.0]]), [0.0, ln_2, 9.0]); // each on its own
-        close(probe([[1.0, 1.0], [0.0, 0.0]]), [ln_2, ln_2, 1.0]); // uniform
+        close(stats([[9.0, 0.0], [0.0, -9.0]]), [0.0, 0.0, 9.0]); // all on one prototype
+        close(stats([[9.0, 0.0], [-9.0, 0.0]]), [0.0, ln_2, 9.0]); // each on its own
+        close(stats([[1.0, 1.0], [0.0, 0.0]]), [ln_2, ln_2, 1.0]); // uniform
     }
 }
