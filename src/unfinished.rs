@@ -36,6 +36,10 @@ impl Unfinished {
         let temporary = temporary(&target);
         let mut options = File::options();
         options.write(true).create(true).truncate(false);
+        // nobody's link of this name shall lead the bytes elsewhere
+        if fs::symlink_metadata(&temporary).is_ok_and(|found| found.is_symlink()) {
+            fs::remove_file(&temporary).map_err(Error::io(path))?;
+        }
         let mut tries = 0;
         let file = loop {
             tries += 1;
@@ -227,6 +231,21 @@ mod tests {
         fs::remove_file(&file).unwrap();
         write_whole(&link, b"anew").unwrap();
         assert_eq!(fs::read(&file).unwrap(), b"anew");
+        fs::remove_dir_all(&folder).unwrap();
+    }
+
+    #[cfg(unix)]
+    #[test]
+    fn a_link_of_the_temporary_name_leads_nowhere() {
+        let folder = std::env::temp_dir().join(format!("ibot-link-{}", std::process::id()));
+        fs::create_dir_all(&folder).unwrap();
+        let [path, other] = ["x.npy", "other.txt"].map(|name| folder.join(name));
+        fs::write(&other, "as it was").unwrap();
+        std::os::unix::fs::symlink(&other, temporary(&path)).unwrap();
+        write_whole(&path, b"whole").unwrap();
+        assert!(!path.is_symlink());
+        assert_eq!(fs::read(&path).unwrap(), b"whole");
+        assert_eq!(fs::read(&other).unwrap(), b"as it was");
         fs::remove_dir_all(&folder).unwrap();
     }
 

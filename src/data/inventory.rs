@@ -16,7 +16,8 @@ use crate::data::ImageSource as _;
 use crate::data::folder::ImageFolder;
 use crate::path_text::path_text;
 
-pub(super) use examined::{Place, Seen, decode_all, equal_files};
+pub use examined::equal_files;
+pub(super) use examined::{Place, Seen, decode_all};
 pub(super) use look::Look;
 pub(super) use near::{NearIndex, groups};
 

@@ -39,7 +39,8 @@ impl MaskedImages {
     /// the paths of the others.
     ///
     /// # Errors
-    /// [`Error::Data`] where no image has a mask file; the message says where that of the first one would be.
+    /// [`Error::Data`] where no image has a mask file, and the message says where that of the first one would be; or where two have the
+    /// same.
     pub fn new(
         folder: &ImageFolder,
         masks: Masks,
@@ -55,6 +56,19 @@ impl MaskedImages {
             let [image, mask] = [folder.name(0), mask_path(root, folder, 0)?].map(printable);
             let reason = format!("has no mask of any image: that of {image} would be {mask}");
             return Err(Error::data(root, reason));
+        }
+        if let Masks::Folder(root) = &masks {
+            let mut owners = BTreeMap::new();
+            for at in &with {
+                let mask = mask_path(root, folder, *at)?;
+                if let Some(other) = owners.insert(mask.clone(), *at) {
+                    let [one, two] = [other, *at].map(|at| printable(folder.name(at)));
+                    let reason = format!(
+                        "is the mask of two images, {one} and {two}: rename one of them and its mask"
+                    );
+                    return Err(Error::data(mask, reason));
+                }
+            }
         }
         let images = Self {
             folder: folder.part(&with),

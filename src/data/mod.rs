@@ -91,7 +91,7 @@ pub use folder::ImageFolder;
 pub use folder_config::FolderConfig;
 pub(crate) use images::none_usable;
 pub use index::kept::IndexWork;
-pub use inventory::{ClassCount, Inventory, LeftOut, Odd, SizeCount};
+pub use inventory::{ClassCount, Inventory, LeftOut, Odd, SizeCount, equal_files};
 pub use label_map::{ALPHA_CLASSES, IGNORE_INDEX, LabelMap};
 pub use layout::Parts;
 pub use loader::{Batch, Loader, Position, TrainViews};

@@ -7,6 +7,7 @@
     reason = "a test fails by panicking"
 )]
 
+mod archive_links;
 mod bombs;
 mod budget;
 #[cfg(feature = "cloud")]

@@ -225,15 +225,15 @@ fn masks_are_found_by_the_name_of_their_image() {
         }
     }
     let scanned = ImageFolder::scan(&images, &FolderConfig::default()).unwrap();
-    let of = |masks: &Path| {
+    let of = |scanned: &ImageFolder, masks: &Path| {
         MaskedImages::new(
-            &scanned,
+            scanned,
             Masks::Folder(masks.to_path_buf()),
             (EvalFit::Margin, 8),
             MAX_PIXELS,
         )
     };
-    let (masked, without) = of(&masks).unwrap();
+    let (masked, without) = of(&scanned, &masks).unwrap();
     assert_eq!((masked.len(), without), (2, vec![images.join("a/2.png")]));
     let masked = Arc::new(masked.part(&[1]));
     masked.decode(0).unwrap();
@@ -245,7 +245,18 @@ fn masks_are_found_by_the_name_of_their_image() {
         message.contains("40 x 41") && message.contains("40 x 40"),
         "{message}"
     );
-    let message = of(&images.join("none")).err().unwrap().to_string();
+    // of another kind, with the same name but for its ending
+    std::fs::copy(images.join("b.png"), images.join("b.webp")).unwrap();
+    let scanned = ImageFolder::scan(&images, &FolderConfig::default()).unwrap();
+    let message = of(&scanned, &masks).err().unwrap().to_string();
+    assert!(
+        message.contains("masks/b.png: is the mask of two images"),
+        "{message}"
+    );
+    let message = of(&scanned, &images.join("none"))
+        .err()
+        .unwrap()
+        .to_string();
     assert!(message.contains("none/a/1.png"), "{message}");
     assert_eq!(IGNORE_INDEX, 255);
 }

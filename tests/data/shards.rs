@@ -166,6 +166,7 @@ fn classes_are_said_beside_the_images() {
             ("001.png", png(2)),
             ("001.seg.png", png(9)),
             ("002.png", png(3)),
+            ("002.cls", b"-1".to_vec()),
             ("003.png", png(4)),
             ("003.cls", vec![b'x'; 70_000]),
             ("004.png", png(5)),

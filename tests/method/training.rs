@@ -153,6 +153,11 @@ pub fn views_and_masks_must_fit<B: TrainBackend>(device: &B::Device) {
         message.contains("15 mask entries") && message.contains("expected 16"),
         "{message}"
     );
+    for temperature in [0.0, -1.0, f64::NAN] {
+        let error = method.forward(&views, &[true; 16], temperature);
+        let message = error.unwrap_err().to_string();
+        assert!(message.contains("a temperature of"), "{message}");
+    }
     assert!(method.forward(&[], &[], 0.04).is_err());
     let odd = vec![views[0].clone(), views[1].clone().narrow(0, 0, 1)];
     assert!(method.forward(&odd, &[true; 12], 0.04).is_err());

@@ -55,6 +55,7 @@ mod progress;
 mod python;
 mod ranks;
 mod report;
+mod same_images;
 mod screen;
 mod search;
 mod segment;
@@ -84,6 +85,7 @@ pub fn log_to_stderr() {
 /// Runs the command with its arguments, the first of which is its name, and ends the process.
 pub fn main(arguments: &[OsString]) -> ! {
     without_wayland();
+    signals::writes_beyond_limit_fail();
     log_to_stderr();
     ibot::device::on_no_answer(|error| end(Err(error)));
     end(Command::parse(arguments).and_then(Command::run));

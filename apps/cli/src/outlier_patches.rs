@@ -1,7 +1,7 @@
 //! `ibot outliers --patches`: patches that look like no normal one.
 
 use std::collections::HashMap;
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 use std::sync::Arc;
 
 use ibot::data::{ImageFolder, ImageSource as _};
@@ -14,6 +14,7 @@ use ibot::{Error, Result};
 use serde::Serialize;
 
 use super::model::ModelArgs;
+use super::same_images::counterparts;
 
 /// An image and how far it is from others.
 #[derive(Debug, Clone, Serialize)]
@@ -91,10 +92,9 @@ impl PatchesArgs {
         let columns = embedder.grid()[1];
         let bar = ModelArgs::bar(of.data.len());
         let mut outliers = Vec::new();
-        let places = of
-            .reference
-            .as_ref()
-            .map(|reference| places_in(reference, &of.data));
+        let reference_images = of.reference.as_ref();
+        let places = reference_images.map(|reference| places_in(reference, &of.data));
+        let places = places.transpose()?;
         let see = &mut |found: PatchDistances| {
             bar.inc(1);
             outliers.extend(outlier(&of.data, normal_images, found, columns)?);
@@ -145,23 +145,14 @@ impl PatchesArgs {
 }
 
 /// The place of each image of `data` in `reference`; [`usize::MAX`] where it is not there.
-fn places_in(reference: &ImageFolder, data: &ImageFolder) -> Vec<usize> {
+fn places_in(reference: &ImageFolder, data: &ImageFolder) -> Result<Vec<usize>> {
+    let same = counterparts(data, reference)?;
     let places: HashMap<PathBuf, usize> = (0..reference.len())
-        .map(|at| (real(&reference.name(at)), at))
+        .map(|at| (reference.name(at), at))
         .collect();
-    (0..data.len())
-        .map(|at| {
-            places
-                .get(&real(&data.name(at)))
-                .copied()
-                .unwrap_or(usize::MAX)
-        })
-        .collect()
-}
-
-/// A path from any folder; what cannot be told is as it is.
-fn real(path: &Path) -> PathBuf {
-    absolute(path).unwrap_or_else(|_| path.to_path_buf())
+    let place = |at| same.get(&data.name(at)).and_then(|name| places.get(name));
+    let places = (0..data.len()).map(|at| place(at).copied().unwrap_or(usize::MAX));
+    Ok(places.collect())
 }
 
 /// The image of these distances; none where no patch of another image is there to compare with.

@@ -23,6 +23,7 @@ use super::image_names::image_names;
 use super::images::OptionalImages;
 use super::model::ModelArgs;
 use super::outlier_patches::{Outlier, PatchMaps, PatchesArgs};
+use super::same_images::counterparts;
 use super::sheets::{note_earlier, save_sheet};
 
 /// Lines of text, and side of an image on a sheet with maps.
@@ -149,12 +150,18 @@ impl OutliersArgs {
             return Err(unusable());
         }
         // an image that is among the normal ones is not its own neighbor
-        let places: HashMap<&PathBuf, usize> = normal.paths.iter().zip(0..).collect();
         let own: Vec<usize> = match reference {
             None => (0..images.set.len()).collect(),
-            Some(_) => (images.paths.iter())
-                .map(|path| places.get(path).copied().unwrap_or(usize::MAX))
-                .collect(),
+            Some(reference) => {
+                let same = match &data {
+                    Some(data) => counterparts(data, &reference)?,
+                    None => HashMap::new(), // features of images that need not be there
+                };
+                let places: HashMap<&PathBuf, usize> = normal.paths.iter().zip(0..).collect();
+                let place = |path| places.get(same.get(path).unwrap_or(path)).copied();
+                let places = images.paths.iter().map(place);
+                places.map(|place| place.unwrap_or(usize::MAX)).collect()
+            }
         };
         let distances = rows.distances(&images.set.features, Some(&own), self.k);
         let labels = images.class_names();

@@ -136,19 +136,27 @@ fn ends_at_once(before: i32, after: Duration, signal: i32) -> bool {
 /// Calls [`received`] on its own thread for each signal except ignored ones, as SIGHUP is under `nohup`.
 #[cfg(unix)]
 fn watch() -> std::io::Result<()> {
-    use signal_hook::consts::{SIGALRM, SIGPROF, SIGUSR1, SIGUSR2, SIGVTALRM, SIGXCPU, SIGXFSZ};
+    use signal_hook::consts::{SIGALRM, SIGPROF, SIGUSR1, SIGUSR2, SIGVTALRM, SIGXCPU};
     let signals = [
         HANG_UP, INTERRUPT, QUIT, TERMINATE, SIGALRM, SIGPROF, SIGUSR1, SIGUSR2, SIGVTALRM, SIGXCPU,
     ];
     let signals = signals.into_iter().filter(|signal| !is_ignored(*signal));
     let mut signals = signal_hook::iterator::Signals::new(signals)?;
-    // once SIGXFSZ is caught, a write beyond `ulimit -f` is an error, as on a full disk
-    if !is_ignored(SIGXFSZ) {
-        signal_hook::flag::register(SIGXFSZ, Arc::default())?;
-    }
     let thread = std::thread::Builder::new().name("signals".into());
     thread.spawn(move || signals.forever().for_each(received))?;
     Ok(())
+}
+
+/// Makes a write beyond `ulimit -f` an error, as on a full disk, where it would end the process: once SIGXFSZ is caught, it is one.
+pub fn writes_beyond_limit_fail() {
+    #[cfg(unix)]
+    {
+        use signal_hook::consts::SIGXFSZ;
+        if !is_ignored(SIGXFSZ) {
+            // without it, the process ends there
+            let _ = signal_hook::flag::register(SIGXFSZ, Arc::default());
+        }
+    }
 }
 
 /// Whether the parent process set a signal to be ignored.

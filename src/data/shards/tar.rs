@@ -1,5 +1,6 @@
 //! What a tar archive holds, by its headers: images, and classes by the naming of WebDataset.
 
+use std::borrow::Cow;
 use std::cell::Cell;
 use std::collections::{BTreeMap, HashMap};
 use std::ffi::OsStr;
@@ -13,7 +14,7 @@ use tar::{Archive, EntryType};
 
 use crate::data::endings::is_shard;
 use crate::data::layout::{is_of_a_tool, is_resource_fork};
-use crate::data::shards::compressed::COMPRESSED;
+use crate::data::shards::compressed::refuse_compressed_bytes;
 use crate::data::shards::members::{Member, Members, Span, plain};
 use crate::data::shards::window::Window;
 use crate::data::stored::Stored;
@@ -29,15 +30,6 @@ const CLASS: usize = 256;
 const BEHIND: u64 = 64 << 10;
 /// Keys of a class in `.json`.
 const KEYS: [&str; 3] = ["label", "cls", "class"];
-/// First bytes of compressed files: gzip, zstd, xz, bzip2, zip.
-const MAGICS: [&[u8]; 5] = [
-    b"\x1f\x8b",
-    b"\x28\xb5\x2f\xfd",
-    b"\xfd7zXZ\0",
-    b"BZh",
-    b"PK\x03\x04",
-];
-
 /// Reads headers: what lies between them is passed over, and a header without an end is an error.
 struct Headers<'a> {
     file: Window,
@@ -90,7 +82,7 @@ pub(super) fn read(
     stop: &AtomicBool,
 ) -> Result<(HashMap<PathBuf, Span>, Members)> {
     let mut file = Window::new(file, 0, length);
-    refuse_compressed(path, &mut file)?;
+    refuse_compressed_bytes(path, &mut file)?;
     let state = State::default();
     let mut archive = Archive::new(Headers {
         file,
@@ -119,6 +111,7 @@ pub(super) fn read(
                     length: entry.size(),
                 };
                 let kind = entry.header().entry_type();
+                let target = entry.link_name().ok().flatten().map(Cow::into_owned);
                 let mut label = None;
                 if is_label(&name) && span.length <= LABEL {
                     let mut bytes = Vec::new();
@@ -127,7 +120,10 @@ pub(super) fn read(
                 }
                 drop(entry);
                 state.read.set(0);
-                found.add(&name, kind, span, label);
+                match target.filter(|_| kind.is_hard_link()) {
+                    Some(target) => found.add_link(&name, &target),
+                    None => found.add(&name, kind, span, label),
+                }
             }
             Err(error) if state.has_failed.get() => return Err(Error::io(path)(error)),
             Err(error) => {
@@ -139,17 +135,6 @@ pub(super) fn read(
     let has_mark = !state.is_at_end.get();
     found.check_end(has_mark, archive.into_inner().file)?;
     Ok(found.into_members())
-}
-
-fn refuse_compressed(path: &Path, file: &mut Window) -> Result<()> {
-    let mut magic = Vec::new();
-    let read = file.take(6).read_to_end(&mut magic);
-    read.and_then(|_| file.rewind()).map_err(Error::io(path))?;
-    if MAGICS.iter().any(|known| magic.starts_with(known)) {
-        Err(Error::data(path, COMPRESSED))
-    } else {
-        Ok(())
-    }
 }
 
 struct TarContents<'a> {
@@ -237,7 +222,10 @@ impl<'a> TarContents<'a> {
                 let reason = "is stored in pieces (`tar -S`): make the archive without that";
                 return self.skip(&path, reason);
             }
-            // links: what they lead to is a member itself, or lies outside
+            EntryType::Symlink => {
+                let reason = "is a symbolic link: make the archive with `tar --dereference`";
+                return self.skip(&path, reason);
+            }
             _ => {
                 self.others += 1;
                 return;
@@ -267,6 +255,22 @@ impl<'a> TarContents<'a> {
         } else if self.files.insert(path.clone(), span).is_some() {
             let reason = "is there twice; the last one counts, as when the archive is unpacked";
             self.skip(&path, reason);
+        }
+    }
+
+    /// A hard link is another name of a file before it: `tar` stores a file with two names so.
+    fn add_link(&mut self, name: &Path, target: &Path) {
+        let path = plain(name);
+        match self.files.get(&plain(target)).copied() {
+            Some(span) => self.add(name, EntryType::Regular, span, None),
+            None if is_left_out(&path) => self.others += 1,
+            None => {
+                let target = printable(target);
+                let reason = format!(
+                    "is a link to {target}, which is no image before it: make the archive with `--hard-dereference`"
+                );
+                self.skip(&path, reason);
+            }
         }
     }
 
@@ -378,6 +382,8 @@ fn class_in(
         })
     };
     match class {
+        // as in tables
+        Some(class) if class == "-1" => Ok(None),
         Some(class) if class.is_empty() || class.len() > CLASS => Err(format!(
             "its class has {} bytes, which must be 1 to {CLASS}",
             class.len()

@@ -146,3 +146,41 @@ fn what_cannot_be_compared_is_refused() {
         refused(&[&on[..], flags].concat(), parts);
     }
 }
+
+/// The reference may hold the images themselves: by another path, behind a link, or as copies.
+#[test]
+fn an_image_of_the_reference_is_not_its_own_neighbor() {
+    let trained = trained_as("outliers-same", &["--steps", "3"]);
+    let (data, _) = parts(&trained);
+    let copies = trained.scratch.0.join("copies");
+    fs::create_dir(&copies).unwrap();
+    for file in fs::read_dir(&data).unwrap() {
+        let file = file.unwrap();
+        let other_name = format!("copy-{}", file.file_name().to_string_lossy());
+        fs::copy(file.path(), copies.join(other_name)).unwrap();
+    }
+    let mut references = vec![
+        trained.scratch.path("copies/../parts"),
+        trained.scratch.path("copies"),
+    ];
+    #[cfg(unix)]
+    {
+        let link = trained.scratch.path("link");
+        std::os::unix::fs::symlink(&data, &link).unwrap();
+        references.push(link);
+    }
+    for patches in [&[][..], &["--patches"]] {
+        let flags = ["--data", &data, "--k", "1"];
+        let distances = |reference: &str| -> Vec<f64> {
+            let flags = [&flags[..], patches, &["--reference", reference]].concat();
+            let report = trained.run("outliers", &flags);
+            let found = outliers(&report).iter();
+            found.map(|of| of["distance"].as_f64().unwrap()).collect()
+        };
+        let expected = distances(&data);
+        assert!(expected[0] > 0.01, "{expected:?}");
+        for reference in &references {
+            assert_eq!(distances(reference), expected, "{reference} {patches:?}");
+        }
+    }
+}
