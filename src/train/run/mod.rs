@@ -20,6 +20,7 @@ mod together;
 mod train_loop;
 mod work;
 
+pub use best::best_teacher;
 pub use evaluation::{Evaluation, EvaluationTime};
 pub use interval::Interval;
 pub(crate) use lines::{append, damage_in_words, read_with_damage};

@@ -221,3 +221,28 @@ fn what_cannot_be_exported_is_refused() {
     );
     assert!(!Path::new(&out).exists());
 }
+
+/// What `--model RUN` takes, `--run RUN` writes: the best teacher, where the run kept one. Here it is another network, to tell them apart.
+#[test]
+fn the_best_teacher_is_exported() {
+    let scratch = Scratch::new("export-best");
+    let train = scratch.train(&["--steps", "2", "--set", "keep_best=true"]);
+    succeeds(&train.iter().map(String::as_str).collect::<Vec<_>>());
+    let run = scratch.path("run");
+    let in_run = |name: &str| Path::new(&run).join(name);
+    let student = read_safetensors(&in_run("student.safetensors")).unwrap();
+    fs::copy(in_run("student.safetensors"), in_run("best.safetensors")).unwrap();
+    let out = scratch.path("out.safetensors");
+    for flags in [&[][..], &["--best"]] {
+        let said = succeeds(&[&["export", "--run", &run, "--out", &out][..], flags].concat());
+        assert!(said.contains("the best teacher's backbone"), "{said}");
+        assert!(read_safetensors(Path::new(&out)).unwrap() == student);
+    }
+    let checkpoint = scratch.path("run/checkpoints/step-000000002");
+    let said = succeeds(&["export", "--checkpoint", &checkpoint, "--out", &out]);
+    assert!(said.contains("the teacher's backbone"), "{said}");
+    let teacher = read_safetensors(&in_run("teacher.safetensors")).unwrap();
+    assert!(read_safetensors(Path::new(&out)).unwrap() == teacher);
+    let report = succeeds(&["report", &run]);
+    assert!(report.contains("best.safetensors"), "{report}");
+}
