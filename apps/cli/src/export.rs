@@ -19,6 +19,13 @@ use super::destination;
 use super::output::{answer, warn};
 use super::python::{file_in_python, transformers_in_python};
 
+/// Files of `--format transformers`, the weights first.
+const TRANSFORMERS: [&str; 3] = [
+    "model.safetensors",
+    "config.json",
+    "preprocessor_config.json",
+];
+
 /// Flags of `ibot export`.
 #[derive(Debug, clap::Args)]
 pub struct ExportArgs {
@@ -162,7 +169,11 @@ impl ExportArgs {
                     let remedy = "must be a folder for --format transformers";
                     return Err(Error::config("--out", self.out.display(), remedy));
                 }
-                return Ok(());
+                for name in TRANSFORMERS {
+                    destination::outside_runs("--out", &self.out.join(name))?;
+                }
+                let weights = self.out.join(TRANSFORMERS[0]);
+                return destination::own_weights("--out", &weights, &TRANSFORMERS[1..]);
             }
             ExportFormat::Onnx => "onnx",
             _ => "safetensors",
@@ -171,11 +182,16 @@ impl ExportArgs {
             let remedy = format!("must end in .{end}");
             return Err(Error::config("--out", self.out.display(), remedy));
         }
-        Ok(())
+        if self.format == ExportFormat::Onnx {
+            return Ok(());
+        }
+        destination::own_weights("--out", &self.out, &[])
     }
 
     fn export_model(&self, source: &ModelSource) -> Result<String> {
         let local = source.resolve()?;
+        let weights = self.out.join(TRANSFORMERS[0]);
+        destination::other_than("--out", &weights, &local.file)?;
         let options = ModelOptions {
             encoder: self.encoder.clone(),
             image_size: self.image_size,

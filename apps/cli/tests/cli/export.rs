@@ -31,6 +31,13 @@ fn weights_of_a_run_are_not_written_over() {
         &[&export[..], &[&teacher]].concat(),
         &["would replace weights of a run"],
     );
+    for (out, more, part) in others(&scratch) {
+        let export = ["export", "--run", &run, "--out", &out];
+        let bytes = || fs::read(&out).or_else(|_| fs::read(Path::new(&out).join("config.json")));
+        let before = bytes().unwrap();
+        refused(&[&export[..], more].concat(), &[part]);
+        assert!(bytes().unwrap() == before, "{out}");
+    }
     let embed = ["embed", &images, "--model", &teacher, "--out", &teacher];
     refused(&embed, &["exists and holds no features"]);
     let search = [
@@ -45,6 +52,43 @@ fn weights_of_a_run_are_not_written_over() {
         &["is a file that this command reads"],
     );
     assert!(fs::read(&teacher).unwrap() == before);
+}
+
+/// What an export would replace, with its flags and why it is refused.
+fn others(scratch: &Scratch) -> Vec<(String, &'static [&'static str], &'static str)> {
+    let write = |name: &str| {
+        let path = scratch.0.join(name);
+        fs::create_dir_all(path.parent().unwrap()).unwrap();
+        fs::write(path, name).unwrap();
+        scratch.path(name)
+    };
+    for name in ["tuned/config.toml", "tuned/metrics.jsonl"] {
+        write(name);
+    }
+    write("foreign/config.json");
+    let of_run = "would replace weights of a run";
+    let not_exported = "exists and is not of `ibot export`";
+    let mut all: Vec<(String, &'static [&'static str], _)> = vec![
+        (
+            scratch.path("run/checkpoints/step-000000001/state.safetensors"),
+            &[],
+            of_run,
+        ),
+        (write("tuned/best.safetensors"), &[], of_run),
+        (write("mine.safetensors"), &[], not_exported),
+        (
+            scratch.path("foreign"),
+            &["--format", "transformers"],
+            not_exported,
+        ),
+    ];
+    #[cfg(unix)]
+    {
+        let link = scratch.path("link.safetensors");
+        std::os::unix::fs::symlink("run/teacher.safetensors", &link).unwrap();
+        all.push((link, &["--network", "student"], of_run));
+    }
+    all
 }
 
 #[test]
