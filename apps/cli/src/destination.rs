@@ -38,7 +38,9 @@ const ABOVE: usize = 3;
 pub fn outside_runs(flag: &str, path: &Path) -> Result<()> {
     let target = resolved(path);
     let is_in_run = || target.ancestors().skip(1).take(ABOVE).any(is_run);
-    if is_run(&target) || target.is_file() && is_in_run() {
+    // the proposed commands write one into the run, which has none of its own
+    let is_onnx = target.extension().is_some_and(|ending| ending == "onnx");
+    if is_run(&target) || target.is_file() && !is_onnx && is_in_run() {
         let remedy = "would replace weights of a run: choose another place";
         return Err(Error::config(flag, path.display(), remedy));
     }
