@@ -147,6 +147,16 @@ impl Error {
         }
     }
 
+    /// The error of a setting with the table of the TOML file before its key, such as `method.mask_ratio`; other errors stay.
+    pub(crate) fn in_table(self, table: &str) -> Self {
+        match self {
+            Self::Config { key, value, remedy } => {
+                Self::config(format!("{table}.{key}"), value, remedy)
+            }
+            other => other,
+        }
+    }
+
     /// A number that is not finite.
     pub fn not_finite(what: impl Into<String>, remedy: impl Into<String>) -> Self {
         Self::NotFinite {

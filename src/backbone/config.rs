@@ -144,17 +144,17 @@ impl VitConfig {
     /// [`Error::Config`] that names the key, its value and what is allowed.
     pub fn validate(&self) -> Result<()> {
         let ranges = [
-            ("img_size", self.img_size, 1, 1 << 14),
-            ("patch_size", self.patch_size, 1, 1 << 14),
-            ("embed_dim", self.embed_dim, 1, 1 << 16),
-            ("depth", self.depth, 1, 1 << 10),
-            ("num_heads", self.num_heads, 1, 1 << 16),
-            ("reg_tokens", self.reg_tokens, 0, 1 << 10),
+            ("image_size", self.img_size, 1, 1 << 14), // the setting's name
+            ("vit.patch_size", self.patch_size, 1, 1 << 14),
+            ("vit.embed_dim", self.embed_dim, 1, 1 << 16),
+            ("vit.depth", self.depth, 1, 1 << 10),
+            ("vit.num_heads", self.num_heads, 1, 1 << 16),
+            ("vit.reg_tokens", self.reg_tokens, 0, 1 << 10),
         ];
         for (key, value, low, high) in ranges {
             if !(low..=high).contains(&value) {
                 let remedy = format!("must be from {low} to {high}");
-                return Err(Error::config(format!("vit.{key}"), value, remedy));
+                return Err(Error::config(key, value, remedy));
             }
         }
         if !self.img_size.is_multiple_of(self.patch_size) {

@@ -302,16 +302,14 @@ impl ImageFolder {
         })
     }
 
-    /// The same images, labeled by the class names of another folder, so that both use the same labels. Names are
-    /// the same where Unicode's composed forms are: macOS may write `ä` as two characters, others write one.
+    /// The same images, labeled by the class names of another folder, so that both use the same labels.
     ///
     /// # Errors
     /// A class of this folder is none of `classes`.
     pub fn with_classes(mut self, classes: &[String]) -> Result<Self> {
         let mut label_from_own = Vec::with_capacity(self.classes.len());
         for name in &self.classes {
-            let label = classes.iter().position(|class| class.nfc().eq(name.nfc()));
-            label_from_own.push(label.ok_or_else(|| {
+            label_from_own.push(class_named(classes, name).ok_or_else(|| {
                 let reason = format!("its class {name:?} is missing from the other folder");
                 Error::data(&self.root, reason)
             })?);
@@ -324,6 +322,12 @@ impl ImageFolder {
         self.classes = classes.to_vec();
         Ok(self)
     }
+}
+
+/// The place of a class name among others. Names are the same where Unicode's composed forms are: macOS may write `ä` as two
+/// characters, others write one.
+pub(crate) fn class_named(classes: &[String], name: &str) -> Option<usize> {
+    classes.iter().position(|class| class.nfc().eq(name.nfc()))
 }
 
 impl ImageSource for ImageFolder {

@@ -18,7 +18,7 @@ use crate::error::{Error, Result};
 pub(super) const SAMPLE: usize = 64;
 
 /// Why a range is the one that the settings give.
-pub(super) const AS_GIVEN: &str = "as given";
+pub(super) const AS_GIVEN: &str = "of the settings or the model";
 
 /// The range of `count` images with more than 8 bits: as `config` says, or as some of them ask for, up to 64. It goes
 /// to the summary in words. It depends on the files alone, not on how many cores there are. [`ValueRange::Auto`] where none of

@@ -40,7 +40,7 @@ mod stamp;
 mod table;
 mod tiles;
 
-pub use classified::{Classified, classify, write_classified};
+pub use classified::{Classification, Classified, classify, write_classified};
 pub use embedded::{Embedded, FeatureKind};
 pub use embedder::{AttentionMaps, Embedder, Embeddings, seen};
 pub(crate) use engine::{Made, Wanted};

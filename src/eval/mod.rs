@@ -1,6 +1,7 @@
 //! Evaluation: frozen features, and how well they separate classes; `patches`: how well those of patches segment images.
 
 mod agreement;
+mod classifier_score;
 mod cluster;
 mod confidence;
 mod confusion;
@@ -21,6 +22,7 @@ mod sgd;
 mod viridis;
 
 pub use agreement::{adjusted_rand_index, normalized_mutual_information};
+pub use classifier_score::ClassifierScore;
 pub use cluster::{Clustering, KMeansConfig, k_means};
 pub use confidence::{Split, Spread, spread, stratified_split, wilson_interval};
 pub use confusion::Confusion;

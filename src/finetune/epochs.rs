@@ -9,13 +9,14 @@ use burn::module::{AutodiffModule as _, Module as _};
 use crate::collective::{all_ok, any_rank};
 use crate::data::Loader;
 use crate::error::{Error, Result, printable};
+use crate::eval::ClassifierScore;
 use crate::files::model::{CARD_FORMAT, ModelCard, fingerprint};
 use crate::finetune::config::LOWER_RATE;
 use crate::finetune::folder::{BEST, FinetuneFolder, LAST};
 use crate::finetune::labeled::LabeledImages;
 use crate::finetune::observer::{EpochMetrics, FinetuneObserver, FinetuneReport};
 use crate::finetune::resuming::{Place, Sums, checkpoint, report};
-use crate::finetune::score::{Evaluator, Score, known};
+use crate::finetune::score::{Evaluator, known};
 use crate::finetune::setup::{FinetuneSetup, Origin};
 use crate::finetune::trainer::ClassifierTrainer;
 use crate::kernels::TrainBackend;
@@ -220,7 +221,7 @@ impl<'a> Epochs<'a> {
         &mut self,
         trainer: &ClassifierTrainer<B>,
         observer: &mut dyn FinetuneObserver,
-    ) -> Result<Option<Score>> {
+    ) -> Result<Option<ClassifierScore>> {
         let config = &self.setup.request.config;
         let evaluator = Evaluator {
             folder: &self.images.held_out,

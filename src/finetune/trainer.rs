@@ -10,10 +10,10 @@ use burn::tensor::backend::AutodiffBackend;
 use crate::collective::{Collective, SingleProcess, Wire, gather_counts};
 use crate::device::DeviceGuard;
 use crate::error::{Error, Result};
+use crate::eval::ClassifierScore;
 use crate::files::{load_state_dict, state_dict};
 use crate::finetune::classifier::Classifier;
 use crate::finetune::config::{FinetuneConfig, LOWER_RATE};
-use crate::finetune::score::Score;
 use crate::kernels::{IbotBackend as _, LossScale, TrainBackend, Unscaled};
 use crate::method::losses::label_loss;
 use crate::ownership::take;
@@ -218,7 +218,7 @@ impl<B: TrainBackend> ClassifierTrainer<B> {
             );
             return Err(Error::Device(reason));
         };
-        let correct = Score::from_logits(logits, labels).first;
+        let correct = ClassifierScore::from_logits(logits, labels).first;
         let measured = ClassifierStep {
             loss: *loss,
             gradient_norm: squared_norm.sqrt(),

@@ -193,12 +193,12 @@ impl RunConfig {
             0,
             "must be at least 1",
         )?;
-        self.method.validate()?;
-        self.method.backbone()?;
+        let of_method = |error: Error| error.in_table("method");
+        self.method.validate().map_err(of_method)?;
+        let patch = self.method.backbone().map_err(of_method)?.patch_size;
         self.optimizer.validate()?;
         self.schedule.validate()?;
         self.augment.validate()?;
-        let patch = self.method.backbone()?.patch_size;
         let local = self.augment.local_size;
         if self.augment.local_views > 0 && !local.is_multiple_of(patch) {
             let remedy = format!("must be a multiple of the patch size {patch}");
@@ -280,8 +280,6 @@ mod tests {
             let config = RunConfig::default().merged_with_toml(toml).unwrap();
             config.resolved().unwrap_err().to_string()
         };
-        assert!(refused("[method]\nimage_size = 100\n").contains("image_size = 100"));
-        assert!(refused("[method]\nmask_ratio = 1.5\n").contains("mask_ratio = 1.5"));
         assert!(refused("batch_size = 0\n").contains("batch_size = 0"));
         assert!(refused("micro_batch_size = 0\n").contains("micro_batch_size = 0"));
         assert!(refused("held_out = 1.0\n").contains("held_out = 1"));
@@ -335,6 +333,22 @@ mod tests {
             ),
         ] {
             assert!(refused(toml).contains(said), "{toml}: {}", refused(toml));
+        }
+    }
+
+    #[test]
+    fn keys_of_tables_are_named_with_them() {
+        for (line, said) in [
+            ("image_size = 100", "method.image_size = 100"),
+            ("image_size = 1", "method.image_size = 1"),
+            ("mask_ratio = 1.5", "method.mask_ratio = 1.5"),
+            ("encoder_name = \"vit\"", "method.encoder_name = vit"),
+            ("vit = { num_heads = 5 }", "method.vit.num_heads = 5"),
+        ] {
+            let toml = format!("[method]\n{line}\n");
+            let config = RunConfig::default().merged_with_toml(&toml).unwrap();
+            let text = config.resolved().unwrap_err().to_string();
+            assert!(text.starts_with(said), "{text}");
         }
     }
 }

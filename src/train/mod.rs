@@ -22,9 +22,9 @@ pub use optim::{
     UpdateRates, on_new_nodes,
 };
 pub use run::{
-    Evaluation, EvaluationTime, Interval, NoObserver, Observer, OnDeviceLost, PatchColors,
-    RunOptions, RunRecord, RunRequest, RunStart, SettingChange, StartWeights, StepMetrics,
-    ValidationImages, best_teacher, images_to_train_on, run,
+    Evaluation, EvaluationTime, ImageCounts, Interval, NoObserver, Observer, OnDeviceLost,
+    PatchColors, RunOptions, RunRecord, RunRequest, RunStart, SettingChange, StartWeights,
+    StepMetrics, ValidationImages, best_teacher, check_start, images_to_train_on, run,
 };
 pub(crate) use run::{RunLock, append, check_same_tensors, damage_in_words, read_with_damage};
 pub(crate) use settings_diff::{Flat, differing, flatten};

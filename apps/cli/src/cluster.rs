@@ -1,7 +1,7 @@
 //! `ibot cluster`: groups of images that look alike to a model.
 
 use std::fmt::Write as _;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 
 use ibot::data::ImageSource as _;
 use ibot::embedding::{ColumnValues, Embedded, ImageColumns};
@@ -119,7 +119,8 @@ impl ClusterArgs {
             let note = |line: &str| self.model.note(line);
             destination::remove_earlier(out, &sheets, is_sheet, note);
         }
-        self.model.answer(&report, || report.text())
+        self.model
+            .answer(&report, || report.text(self.table.as_deref()))
     }
 
     /// Refuses paths that cannot be written, and missing ones, before the work starts.
@@ -262,7 +263,7 @@ fn distances(rows: &[f32], width: usize, found: &Clustering) -> Vec<f32> {
 }
 
 impl Report {
-    fn text(&self) -> String {
+    fn text(&self, table: Option<&Path>) -> String {
         let mut text = String::new();
         for (at, cluster) in self.clusters.iter().enumerate() {
             let sheet = cluster
@@ -280,6 +281,10 @@ impl Report {
                 text,
                 "agreement with the classes: NMI {information:.3}, ARI {rand:.3}"
             );
+        }
+        if let Some(table) = table {
+            let images = counted(self.images, "image");
+            let _ = writeln!(text, "{}: {images}", printable(table));
         }
         text
     }

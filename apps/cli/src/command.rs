@@ -96,9 +96,10 @@ impl Command {
             .mut_subcommands(|of| of.allow_negative_numbers(true));
         let parsed = command.clone().try_get_matches_from(arguments);
         let parsed = parsed.and_then(|matches| {
-            let name = matches.subcommand_name();
-            if let Some(of) = name.and_then(|name| command.find_subcommand(name)) {
-                flags::learn(of);
+            if let Some((name, given)) = matches.subcommand()
+                && let Some(of) = command.find_subcommand(name)
+            {
+                flags::learn(of, given);
             }
             Cli::from_arg_matches(&matches)
         });

@@ -8,7 +8,7 @@ use ibot::eval::{FeatureSet, PatchBank, PatchRows, Split, knn_report, spread, wi
 use ibot::path_text::path_text;
 use ibot::{Error, Result};
 
-use super::classification_report::{Report, Row};
+use super::classification_report::{Accuracy, Report, Row};
 use super::features::Source;
 use super::model::{ModelArgs, SplitFolders};
 use super::ranks::RankArgs;
@@ -174,9 +174,11 @@ impl SplitArgs {
             Some(Row {
                 classifier: found[0][way].classifier.clone(),
                 chosen: found.iter().filter_map(|split| split[way].chosen).collect(),
-                top1: spread.mean,
-                top5,
-                top1_interval: interval,
+                accuracy: Accuracy {
+                    top1: spread.mean,
+                    top5,
+                    top1_interval: interval,
+                },
             })
         };
         let report = Report {
@@ -227,8 +229,9 @@ impl KnnArgs {
             .split
             .report(&self.shared.model, &mut source, "", |bank, queries| {
                 let scores = knn_report(bank, queries, &self.k, self.temperature)?;
+                let all = bank.labels.iter().flatten().count();
                 let found = scores.into_iter().map(|score| Found {
-                    classifier: format!("k = {}", score.neighbors),
+                    classifier: voters(score.neighbors, all),
                     chosen: None,
                     top1: score.top1,
                     top5: score.top5,
@@ -251,6 +254,15 @@ impl KnnArgs {
             classes: bank.classes().to_vec(),
             scores: Box::new(move |patches| bank.scores(patches, &self.k, self.temperature)),
         })
+    }
+}
+
+/// The name of so many neighbors among `all` images.
+fn voters(neighbors: usize, all: usize) -> String {
+    if neighbors > all {
+        format!("k = {neighbors} (all {all})")
+    } else {
+        format!("k = {neighbors}")
     }
 }
 

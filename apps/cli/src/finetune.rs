@@ -12,6 +12,7 @@ use ibot::finetune::{
 use ibot::{Error, Result};
 use indicatif::{ProgressBar, ProgressDrawTarget, ProgressStyle};
 
+use super::classification_report::{Accuracy, top5_text};
 use super::images::LabeledImages;
 use super::model::{HELD_OUT, ModelArgs};
 use super::ranks::RankArgs;
@@ -110,6 +111,7 @@ impl FinetuneArgs {
             model,
             bar: ProgressBar::hidden(),
             epochs: self.epochs,
+            classes: 0,
         };
         let report = finetune(&request, &stop, &mut progress)?;
         progress.bar.finish_and_clear();
@@ -126,6 +128,7 @@ struct Progress<'a> {
     model: &'a ModelArgs,
     bar: ProgressBar,
     epochs: usize,
+    classes: usize,
 }
 
 impl FinetuneObserver for Progress<'_> {
@@ -134,6 +137,7 @@ impl FinetuneObserver for Progress<'_> {
     }
 
     fn started(&mut self, start: &FinetuneStart) {
+        self.classes = start.classes.len();
         self.note(&format!(
             "run {}: {} classes, {} to train on and {} held out, {}, {:.2} M trained parameters",
             printable(&start.out),
@@ -159,14 +163,15 @@ impl FinetuneObserver for Progress<'_> {
     }
 
     fn epoch(&mut self, metrics: &EpochMetrics) {
+        let top5 = top5_text(metrics.top5, self.classes);
+        let top5 = top5.map_or_else(String::new, |top5| format!("{top5} "));
         self.note(&format!(
-            "epoch {}/{} loss {:.4} train {:.1} % top-1 {:.1} % top-5 {:.1} % lr {:.1e} {:.1} images/s",
+            "epoch {}/{} loss {:.4} train {:.1} % top-1 {:.1} % {top5}lr {:.1e} {:.1} images/s",
             metrics.epoch,
             self.epochs,
             metrics.loss,
             100.0 * metrics.train_accuracy,
             100.0 * metrics.top1,
-            100.0 * metrics.top5,
             metrics.learning_rate,
             metrics.images_per_s
         ));
@@ -180,13 +185,16 @@ fn table(report: &FinetuneReport) -> String {
         report.classes.len()
     );
     for (name, exported) in [("best", &report.best), ("last", &report.last)] {
-        let [low, high] = exported.top1_interval.map(|share| 100.0 * share);
+        let accuracy = Accuracy {
+            top1: exported.top1,
+            top5: exported.top5,
+            top1_interval: exported.top1_interval,
+        };
         let _ = writeln!(
             text,
-            "{name}  epoch {:4}  top-1 {:5.1} % ({low:.1} to {high:.1})  top-5 {:5.1} %  {}",
+            "{name}  epoch {:4}  {}  {}",
             exported.epoch,
-            100.0 * exported.top1,
-            100.0 * exported.top5,
+            accuracy.text(report.classes.len()),
             printable(&exported.file)
         );
     }

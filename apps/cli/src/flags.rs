@@ -2,9 +2,10 @@
 //!
 //! The library names settings and functions in backquotes, as `micro_batch_size`; here they become flags and commands.
 
-use std::collections::BTreeSet;
+use std::collections::BTreeMap;
 use std::sync::OnceLock;
 
+use clap::parser::ValueSource;
 use ibot::Error;
 use ibot::error::printable;
 
@@ -19,13 +20,24 @@ const COMMANDS: &[(&str, &str)] = &[
     ),
 ];
 
-/// The long flags of the command that runs.
-static FLAGS: OnceLock<BTreeSet<String>> = OnceLock::new();
+/// Keys whose flag is called otherwise.
+const OTHER_NAMES: &[(&str, &str)] = &[
+    ("encoder_name", "encoder"),
+    ("base_learning_rate", "learning-rate"),
+];
 
-/// Stores the flags of the command that runs; later calls do nothing.
-pub fn learn(command: &clap::Command) {
-    let flags = command.get_arguments().filter_map(clap::Arg::get_long);
-    FLAGS.get_or_init(|| flags.map(str::to_owned).collect());
+/// The long flags of the command that runs, and whether they were given.
+static FLAGS: OnceLock<BTreeMap<String, bool>> = OnceLock::new();
+
+/// Stores the flags of the command that runs, and which of them were given; later calls do nothing.
+pub fn learn(command: &clap::Command, given: &clap::ArgMatches) {
+    let is_given = |flag: &clap::Arg| {
+        given.value_source(flag.get_id().as_str()) == Some(ValueSource::CommandLine)
+    };
+    let flags = command
+        .get_arguments()
+        .filter_map(|flag| Some((flag.get_long()?.to_owned(), is_given(flag))));
+    FLAGS.get_or_init(|| flags.collect());
 }
 
 /// The text of an error, with flags in place of settings.
@@ -37,7 +49,7 @@ pub fn explain(error: &Error) -> String {
             format!("{text}\nResume: ibot train --resume {}", printable(run))
         }
         Error::Interrupted { .. } => format!("{text}\nResume: the same command"),
-        Error::Config { key, .. } => match flag(key) {
+        Error::Config { key, .. } => match flag_of_key(key) {
             Some(flag) => text.replacen(key, &flag, 1),
             None => text,
         },
@@ -73,8 +85,20 @@ fn in_command_line(name: &str) -> Option<String> {
 /// The flag of a setting, if the command has one of that name.
 fn flag(setting: &str) -> Option<String> {
     let name = setting.replace('_', "-");
-    let is_known = FLAGS.get().is_some_and(|flags| flags.contains(&name));
+    let is_known = FLAGS.get().is_some_and(|flags| flags.contains_key(&name));
     is_known.then(|| format!("--{name}"))
+}
+
+/// The flag of a key in an error. A key in a table may be that of a file or of `--set`: its flag is named if it was given.
+fn flag_of_key(key: &str) -> Option<String> {
+    let last = key.rsplit('.').next().unwrap_or(key);
+    let other = OTHER_NAMES.iter().find(|(name, _)| *name == last);
+    if other.is_none() && last == key {
+        return flag(key);
+    }
+    let name = other.map_or_else(|| last.replace('_', "-"), |(_, flag)| (*flag).to_owned());
+    let is_given = FLAGS.get()?.get(&name).copied().unwrap_or(false);
+    is_given.then(|| format!("--{name}"))
 }
 
 #[cfg(test)]
@@ -88,7 +112,19 @@ mod tests {
     #[test]
     fn settings_become_flags_and_functions_commands() {
         let command = Cli::command();
-        learn(command.find_subcommand("train").unwrap());
+        let given = [
+            "ibot",
+            "train",
+            "--encoder",
+            "x",
+            "--image-size",
+            "5",
+            "--learning-rate",
+            "1",
+        ];
+        let matches = command.clone().get_matches_from(given);
+        let (_, given) = matches.subcommand().unwrap();
+        learn(command.find_subcommand("train").unwrap(), given);
         for (of_library, here) in [
             ("lower `batch_size`", "lower --batch-size"),
             ("compute with `backend` flex", "compute with --backend flex"),
@@ -109,6 +145,17 @@ mod tests {
         let error = |key| explain(&Error::config(key, 0, "give 1 or more"));
         assert_eq!(error("batch_size"), "--batch-size = 0: give 1 or more");
         assert_eq!(error("depth"), "depth = 0: give 1 or more");
+        for (key, said) in [
+            ("method.encoder_name", "--encoder"),
+            ("encoder_name", "--encoder"),
+            ("method.image_size", "--image-size"),
+            ("schedule.base_learning_rate", "--learning-rate"),
+            // has a flag that was not given
+            ("folder.tile", "folder.tile"),
+            ("method.mask_ratio", "method.mask_ratio"),
+        ] {
+            assert_eq!(error(key), format!("{said} = 0: give 1 or more"));
+        }
     }
 
     /// A command that is named in place of a function exists.

@@ -10,17 +10,20 @@ use ibot::error::{counted, printable};
 use ibot::files::model::{
     Described, LocalModel, ModelCard, ModelSource, Preprocessing, file_hash, read_card,
 };
-use ibot::files::{NamedTensor, passed_over, read_weights};
+use ibot::files::{NamedTensor, network_prefix, passed_over, read_weights};
 use serde_json::json;
 
 use super::output::answer;
-use super::python::{file_in_python, folder_in_python};
+use super::python::{file_in_python, folder_in_python, transformers_in_python};
 
 /// Maximum number of classes and of skipped tensors that are named; the others are counted.
 const LISTED: usize = 20;
 
 /// The weights in a folder that timm and transformers open.
 const MODEL_FILE: &str = "model.safetensors";
+
+/// A tensor that every backbone under timm's names has.
+const TIMM_TENSOR: &str = "patch_embed.proj.weight";
 
 /// Flags of `ibot inspect`.
 #[derive(Debug, clap::Args)]
@@ -82,10 +85,7 @@ impl InspectArgs {
             answer(format_args!("not floats, skipped: {}", listed(&names)))?;
         }
         match card {
-            Some(card) => {
-                describe(&card, &file_hash(file)?)?;
-                in_python(file, &card).map_or(Ok(()), answer)?;
-            }
+            Some(card) => describe_with_card(file, &card, &tensors)?,
             None => {
                 describe_without_card(&described)?;
                 for (name, tensor) in &tensors {
@@ -97,13 +97,31 @@ impl InspectArgs {
     }
 }
 
-/// How the model is opened in Python: by its folder, if it is one for that.
-fn in_python(file: &Path, card: &ModelCard) -> Option<String> {
+fn describe_with_card(
+    file: &Path,
+    card: &ModelCard,
+    tensors: &BTreeMap<String, NamedTensor>,
+) -> Result<()> {
+    let holds_both = network_prefix(tensors.keys().map(String::as_str)).is_some();
+    describe(card, holds_both, &file_hash(file)?)?;
+    if holds_both {
+        return answer(
+            "for timm: `ibot export --run FOLDER --out NEW.safetensors` writes a backbone alone",
+        );
+    }
+    let is_timm = tensors.contains_key(TIMM_TENSOR);
+    in_python(file, card, is_timm).map_or(Ok(()), answer)
+}
+
+/// How the model is opened in Python: by its folder, if it is one for that; `is_timm` of weights under timm's names.
+fn in_python(file: &Path, card: &ModelCard, is_timm: bool) -> Option<String> {
     let folder = file.parent().unwrap_or(Path::new("."));
-    if file.ends_with(MODEL_FILE) && folder.join("config.json").is_file() {
-        Some(folder_in_python(folder))
-    } else {
-        file_in_python(file, card)
+    let is_folder = file.ends_with(MODEL_FILE) && folder.join("config.json").is_file();
+    match (is_folder, is_timm) {
+        (true, true) => Some(folder_in_python(folder)),
+        (true, false) => Some(transformers_in_python(folder)),
+        (false, true) => file_in_python(file, card),
+        (false, false) => None,
     }
 }
 
@@ -146,10 +164,15 @@ fn not_finite(tensors: &BTreeMap<String, NamedTensor>) -> BTreeMap<&str, usize> 
     counted.filter(|(_, count)| *count > 0).collect()
 }
 
-fn describe(card: &ModelCard, hash: &str) -> Result<()> {
+/// What the card says; `holds_both` of a file with student and teacher, whose card is the teacher's.
+fn describe(card: &ModelCard, holds_both: bool, hash: &str) -> Result<()> {
+    let network = if holds_both {
+        "student and teacher with heads".to_owned()
+    } else {
+        printable(&card.network)
+    };
     answer(format_args!(
-        "{} of {} by ibot {}, {}",
-        printable(&card.network),
+        "{network} of {} by ibot {}, {}",
         printable(&card.encoder),
         printable(&card.ibot),
         counted(card.step, "step")
@@ -174,8 +197,9 @@ fn describe(card: &ModelCard, hash: &str) -> Result<()> {
         printable(card.license.as_deref().unwrap_or("not given"))
     ))?;
     answer(format_args!("BLAKE3 {hash}"))?;
+    let of = if holds_both { "the teacher's " } else { "" };
     answer(format_args!(
-        "fingerprint: features of {} built-in images, compared whenever the file is loaded",
+        "fingerprint: {of}features of {} built-in images, compared whenever the file is loaded",
         ibot::files::model::FINGERPRINT_IMAGES
     ))
 }

@@ -10,7 +10,7 @@ use ibot::error::counted;
 use ibot::files::checkpoint::Store;
 use ibot::precision::Precision;
 use ibot::train::plan::{Choosable, Plan};
-use ibot::train::{NoObserver, RunConfig, RunRequest, images_to_train_on};
+use ibot::train::{NoObserver, RunConfig, RunRequest, check_start, images_to_train_on};
 use ibot::{Error, Result};
 use indicatif::ProgressBar;
 
@@ -56,6 +56,8 @@ pub struct Planned {
     pub is_demo: bool,
     /// What the user left open.
     pub may: Choosable,
+    /// Whether it is a new run, which starts with weights or without.
+    pub is_new: bool,
     /// Steps that were made.
     pub made: usize,
 }
@@ -69,6 +71,9 @@ impl PlanArgs {
             // as a run does; without opening the device
             let remedy = "GPUs have no bf16 through WGSL; use f16, or `backend` flex";
             return Err(Error::config("precision", config.precision, remedy));
+        }
+        if planned.is_new {
+            check_start(request)?;
         }
         let (images, count) = planned.images()?;
         let mut plan = Plan::new(config, selected, count, planned.may)?;

@@ -93,6 +93,10 @@ impl SearchArgs {
             for hit in &report.hits {
                 let _ = writeln!(text, "{:.4}  {}", hit.similarity, printable(&hit.path));
             }
+            if let Some(out) = &self.out {
+                let images = counted(report.hits.len(), "image");
+                let _ = writeln!(text, "{}: {images}", printable(out));
+            }
             text
         })
     }
@@ -269,15 +273,16 @@ impl SearchArgs {
         let state = IndexState::of(index, &table)?;
         if state.there.is_empty() {
             let reason = format!(
-                "all of its {} images are gone, such as {}; make it again with --data",
+                "all of its {} images are gone, such as {}; {}",
                 table.len(),
-                printable(table.paths.first().map_or("", String::as_str))
+                printable(table.paths.first().map_or("", String::as_str)),
+                made_again(index)
             );
             return Err(Error::data(index, reason));
         }
         if let Some(difference) = state.difference(table.len()) {
             let name = printable(index);
-            let remedy = "make it again with --data";
+            let remedy = made_again(index);
             self.model
                 .note(&format!("index {name}: {difference}; {remedy}"));
         }
@@ -298,6 +303,14 @@ impl SearchArgs {
         let captioned: Vec<(PathBuf, String)> = std::iter::once(query).chain(found).collect();
         let title = format!("nearest to {}", printable(&self.query));
         save_sheet(&self.model, out, &title, &captioned)
+    }
+}
+
+/// How a file of features is made again: `--data` updates those that say which images changed.
+fn made_again(index: &Path) -> &'static str {
+    match TableFormat::from_path(index) {
+        Ok(TableFormat::Safetensors) => "make it again with --data",
+        _ => "make it again with `ibot embed`",
     }
 }
 

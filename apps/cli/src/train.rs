@@ -64,7 +64,8 @@ impl TrainArgs {
             None => select()?,
         };
         if self.plan.plan {
-            return self.print_plan(begun, settings, selected);
+            let pretrained = pretrained.map(|local| local.file);
+            return self.print_plan(begun, settings, pretrained, selected);
         }
         ranks.say_device(&selected, self.ranks.mixed_devices, &|line| say(line))?;
         if !ranks.is_alone() && self.images.is_empty() && begun.is_none() {
@@ -130,6 +131,7 @@ impl TrainArgs {
         &self,
         begun: Option<RunRecord>,
         settings: Settings,
+        pretrained: Option<PathBuf>,
         selected: Selected,
     ) -> Result<()> {
         let is_demo = self.images.is_empty() && begun.is_none();
@@ -149,7 +151,12 @@ impl TrainArgs {
             self.images(begun, &settings.config)?
         };
         let source = settings.source.clone();
+        let run = self.resume.as_ref().or(self.out.as_ref());
+        // a run that is there has the weights that it started with
+        let is_new = run.is_none_or(|run| matches!(RunRecord::read(run), Ok(None)));
         let request = RunRequest {
+            pretrained,
+            pretrained_parts: self.pretrained_parts,
             knn_every: options.knn_every,
             ..request(settings, data, val, PathBuf::new(), selected)
         };
@@ -158,7 +165,8 @@ impl TrainArgs {
             request,
             is_demo,
             may,
-            made: steps_made(self.resume.as_ref().or(self.out.as_ref()))?,
+            is_new,
+            made: steps_made(run)?,
         })
     }
 

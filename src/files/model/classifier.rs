@@ -57,20 +57,24 @@ impl LinearClassifier {
         &self.classes
     }
 
-    /// Probability of each class, the softmax of the logits, from the feature that the model pools, `[D]` -> `[K]`.
-    pub fn probabilities(&self, feature: &[f32]) -> Vec<f64> {
+    /// The logit of each class from the feature that the model pools, `[D]` -> `[K]`.
+    pub fn logits(&self, feature: &[f32]) -> Vec<f64> {
         let rows = self.weight.chunks_exact(feature.len().max(1));
         let logits = rows.zip(&self.bias).map(|(row, bias)| {
             let products = row.iter().zip(feature);
             let sum: f64 = products.map(|(w, x)| f64::from(*w) * f64::from(*x)).sum();
             sum + f64::from(*bias)
         });
-        let logits: Vec<f64> = logits.collect();
-        let largest = logits.iter().copied().fold(f64::NEG_INFINITY, f64::max);
-        let exponentials: Vec<f64> = logits.iter().map(|logit| (logit - largest).exp()).collect();
-        let sum: f64 = exponentials.iter().sum();
-        exponentials.iter().map(|e| e / sum).collect()
+        logits.collect()
     }
+}
+
+/// Probabilities of classes from their logits, `[K]` -> `[K]`.
+pub(crate) fn softmax(logits: &[f64]) -> Vec<f64> {
+    let largest = logits.iter().copied().fold(f64::NEG_INFINITY, f64::max);
+    let exponentials: Vec<f64> = logits.iter().map(|logit| (logit - largest).exp()).collect();
+    let sum: f64 = exponentials.iter().sum();
+    exponentials.iter().map(|e| e / sum).collect()
 }
 
 /// Takes the classifier of the card out of the tensors of the file at `path`.
@@ -133,7 +137,7 @@ mod tests {
             bias: vec![0.0, 1000.0, 1000.0],
         };
         // logits 3, 1004, 999: far beyond what exp can hold
-        let found = classifier.probabilities(&[3.0, 2.0]);
+        let found = softmax(&classifier.logits(&[3.0, 2.0]));
         let odds = (999.0_f64 - 1004.0).exp();
         for (found, expected) in found
             .iter()

@@ -29,6 +29,7 @@ mod transformers_config;
 
 pub use card::{CARD_FORMAT, DataCard, ModelCard, Preprocessing, read_card};
 pub use classifier::LinearClassifier;
+pub(crate) use classifier::softmax;
 pub use described::{Described, LocalModel};
 pub use file::{LoadedModel, ModelOptions, file_hash, read_model, write_model, write_model_as};
 pub(crate) use fingerprint::first_features;

@@ -6,9 +6,10 @@ use std::path::{Path, PathBuf};
 use serde::{Deserialize, Serialize};
 
 use crate::data::{ImageFolder, ImageSource as _};
-use crate::error::{Error, Result, if_there, printable};
+use crate::error::{Error, Result, counted, if_there, printable};
 use crate::files::model::DataCard;
 use crate::train::config::RunConfig;
+use crate::train::run::image_counts::ImageCounts;
 use crate::train::run::options::{RunOptions, StartWeights};
 use crate::train::settings_diff::{Flat, differing, flatten};
 use crate::unfinished::write_whole;
@@ -47,6 +48,9 @@ pub struct RunRecord {
     // the name in runs of before
     #[serde(alias = "pictures")]
     pub images: usize,
+    /// With those held out, by class; not in records of earlier versions.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub found: Option<ImageCounts>,
     /// Examples that they are: tiles, where images are cut into these; 0 in records of the first versions.
     #[serde(default)]
     pub examples: usize,
@@ -209,6 +213,8 @@ impl RunRecord {
             fingerprint: val.fingerprint(),
         };
         (self.images, self.fingerprint) = (train.len(), train.fingerprint());
+        let held_out = val.filter(|_| self.val.is_none());
+        self.found = Some(ImageCounts::of(train, held_out));
         self.validation = Some(val.map(of_val).unwrap_or_default());
     }
 
@@ -286,11 +292,16 @@ impl RunRecord {
 
     /// Which images differ from those of the run `before`.
     pub fn image_changes(&self, before: &Self) -> Vec<SettingChange> {
-        let data = |record: &Self| format!("{} images", record.images);
-        let train = (before.fingerprint != self.fingerprint).then(|| SettingChange {
-            key: format!("names of the images in {}", self.first_data()),
-            before: data(before),
-            now: data(self),
+        let train = (before.fingerprint != self.fingerprint).then(|| {
+            let [before, now] = match (&before.found, &self.found) {
+                (Some(before), Some(now)) => now.in_words(before),
+                _ => [before, self].map(|record| counted(record.images, "image")),
+            };
+            SettingChange {
+                key: format!("names of the images in {}", self.first_data()),
+                before,
+                now,
+            }
         });
         let val = self.has_other_validation(before).then(|| SettingChange {
             key: "images to validate on".to_owned(),
@@ -346,6 +357,7 @@ mod tests {
             data: vec!["photos".into()],
             val: None,
             images: 10,
+            found: None,
             examples: 10,
             fingerprint: "a".into(),
             validation: Some(ValidationImages::default()),

@@ -21,7 +21,7 @@ use crate::train::run::options::{RunOptions, StartWeights};
 use crate::train::run::record::{AllowedChanges, RunRecord};
 use crate::train::run::request::RunRequest;
 use crate::train::trainer::{Trainer, TrainerConfig};
-use crate::train::weights::load_method;
+use crate::train::weights::{check_pretrained, load_method};
 
 type VitTrainer<B> = Trainer<B, VisionTransformer<B>>;
 
@@ -134,6 +134,7 @@ impl RunSetup<'_> {
             data: data.map(absolute).collect::<Result<_>>()?,
             val: self.request.val.as_ref().map(absolute).transpose()?,
             images: 0,
+            found: None,
             examples: 0,
             fingerprint: String::new(),
             validation: None,
@@ -181,11 +182,7 @@ impl RunSetup<'_> {
                 method = load_method(method, &path, parts, &mut |note| observer.note(note))?;
             }
             None if matches!(weights, Weights::OfCheckpoint) => {}
-            None if config.method.pretrained => {
-                let text = "the preset adapt and `method.pretrained = true` need trained weights: name their file with `pretrained`";
-                return Err(Error::Training(text.to_owned()));
-            }
-            None => {}
+            None => check_none_needed(config)?,
         }
         let trainer = TrainerConfig {
             optimizer: config.optimizer.clone(),
@@ -196,6 +193,28 @@ impl RunSetup<'_> {
             wire: config.wire,
         };
         Ok(trainer.init(method, device.clone(), self.guard.clone()))
+    }
+}
+
+/// Refuses to start without weights where the settings need some.
+fn check_none_needed(config: &RunConfig) -> Result<()> {
+    if config.method.pretrained {
+        let text = "the preset adapt and `method.pretrained = true` need trained weights: name their file with `pretrained`";
+        return Err(Error::Training(text.to_owned()));
+    }
+    Ok(())
+}
+
+/// Whether a new run could start with its weights: those that its settings need are there, and fit. For a run that is not
+/// started; one that is finds out itself.
+///
+/// # Errors
+/// As those of the run.
+pub fn check_start(request: &RunRequest) -> Result<()> {
+    let config = request.config.clone().resolved()?;
+    match &request.pretrained {
+        Some(path) => check_pretrained(&config.method, path, request.pretrained_parts),
+        None => check_none_needed(&config),
     }
 }
 

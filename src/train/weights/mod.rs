@@ -8,4 +8,4 @@ mod pretrained;
 
 pub(super) use cards::Origin;
 pub use export::{Export, ExportFormat};
-pub use pretrained::{PretrainedParts, load_method};
+pub use pretrained::{PretrainedParts, check_pretrained, load_method};

@@ -2,15 +2,17 @@
 
 use std::path::Path;
 
+use burn_flex::Flex;
 use serde::{Deserialize, Serialize};
 
 use crate::error::{Error, Result, printable};
 use crate::files::{
-    MethodWeights, NetworkWeights, PatchHead, load_pretrained, networks_of, read_weights,
-    state_dict, with_positions,
+    MethodWeights, NetworkWeights, PatchHead, load_backbone, load_pretrained, networks_of,
+    read_weights, state_dict, with_positions,
 };
 use crate::kernels::TrainBackend;
 use crate::method::{IbotConfig, TargetKind, VitIbot};
+use crate::random::{Random, Stream};
 use crate::train::optim::to_host;
 use crate::train::trainer::{MASK_TOKEN, NETWORKS, Tensors, load_tensors};
 use crate::train::weights::head_settings::other_settings;
@@ -71,6 +73,28 @@ pub fn load_method<B: TrainBackend>(
     load_tensors(&mut method, &tensors, path, &device)?;
     note(&found);
     Ok(method)
+}
+
+/// Whether the weights of the file at `path` fit a method of these settings, without making its heads.
+///
+/// # Errors
+/// As [`load_method`].
+pub fn check_pretrained(config: &IbotConfig, path: &Path, parts: PretrainedParts) -> Result<()> {
+    let shape = config.backbone()?;
+    let device = Default::default();
+    let backbone = || shape.init::<Flex>(&mut Random::new(0, 0, 0, Stream::Init), &device);
+    if parts == PretrainedParts::Backbone {
+        return load_pretrained(backbone()?, path).map(drop);
+    }
+    let weights = networks_of(path, read_weights(path)?)?;
+    check_heads(&weights, config).map_err(|reason| Error::Weights {
+        path: path.to_path_buf(),
+        reason,
+    })?;
+    for network in [weights.student, weights.teacher] {
+        load_backbone(backbone()?, path, network.backbone.tensors)?;
+    }
+    Ok(())
 }
 
 fn check_heads(weights: &MethodWeights, config: &IbotConfig) -> std::result::Result<(), String> {

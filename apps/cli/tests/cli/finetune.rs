@@ -159,10 +159,20 @@ fn a_classifier_comes_out_and_says_the_same_again() {
         ];
         let classified = json(&arguments(&classify));
         let images = classified["images"].as_array().unwrap();
-        let right = |image: &&Value| {
+        let folder = |image: &Value| {
             let folder = Path::new(image["path"].as_str().unwrap()).parent().unwrap();
-            folder.file_name().unwrap().to_str() == image["class"].as_str()
+            Value::from(folder.file_name().unwrap().to_str().unwrap())
         };
+        let right = |image: &&Value| folder(image) == image["class"];
+        assert!(images.iter().all(|image| folder(image) == image["label"]));
+        let test = &classified["test"];
+        assert_eq!(
+            (&test["tested"], test["top5"].as_f64()),
+            (&9.into(), Some(1.0))
+        );
+        for value in ["top1", "top1_interval"] {
+            assert_eq!(test[value], report[name][value], "{value}");
+        }
         assert_eq!(images.len(), 9);
         assert_eq!(
             images.iter().filter(right).count() as f64 / 9.0,
@@ -175,9 +185,13 @@ fn a_classifier_comes_out_and_says_the_same_again() {
                 .all(|image| (1.0 / 3.0..=1.0).contains(&share(image)))
         );
         let text = fs::read_to_string(csv).unwrap();
-        assert!(text.starts_with("path,class,probability\n"), "{text}");
+        assert!(text.starts_with("path,class,probability,label\n"), "{text}");
         assert_eq!(text.lines().count(), 10);
         assert!(text.contains(",\"red, dark\",0."), "{text}");
+        assert!(
+            text.lines().skip(1).all(|line| !line.ends_with(',')),
+            "{text}"
+        );
     }
 }
 
@@ -239,6 +253,18 @@ fn the_files_are_model_files() {
         text.lines().filter(|line| line.contains(" %  ")).count() == 9,
         "{text}"
     );
+    // five guesses among three classes are always right
+    let tested = "3 classes; 9 images with one of them; 95 % interval\ntop-1 ";
+    assert!(text.contains(tested) && !text.contains("top-5"), "{text}");
+    // of other classes, and of none, there is nothing to test
+    let others = colors.scratch.path("images");
+    for (data, is_labeled) in [(others.clone(), true), (others + "/odd", false)] {
+        let classify = ["classify", "--model", best, "--data", &data, "--json"];
+        let classified = json(&arguments(&classify));
+        assert!(classified.get("test").is_none(), "{classified}");
+        let label = &classified["images"][0]["label"];
+        assert_eq!(label.is_string(), is_labeled, "{label}");
+    }
     // a backbone to the other commands, and to another classifier
     let out = colors.file("features.npy");
     let embed = [

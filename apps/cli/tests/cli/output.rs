@@ -3,7 +3,8 @@
 use std::fs;
 use std::process::Stdio;
 
-use crate::{Scratch, command, ibot, metrics, stdout};
+use crate::evaluation::trained_as;
+use crate::{Scratch, command, ibot, metrics, on_model, stdout, succeeds};
 
 /// A command with what it prints on a full disk.
 #[cfg(target_os = "linux")]
@@ -258,4 +259,31 @@ fn threads_that_cannot_start_are_one_line() {
     assert_eq!(output.status.code(), Some(1), "{message}");
     assert!(message.contains("RAYON_NUM_THREADS"), "{message}");
     assert!(!message.contains("panicked"), "{message}");
+}
+
+/// Numbers of neighbors beyond all images are named as such, and files that are written are named.
+#[test]
+fn lines_name_what_was_counted_and_written() {
+    let trained = trained_as("named-lines", &["--steps", "1"]);
+    let on = on_model("knn", &trained.model, &trained.images);
+    let text = succeeds(&[&on[..], &["--k", "3,100"]].concat());
+    assert!(text.contains("k = 3  top-1"), "{text}");
+    assert!(text.contains("k = 100 (all 8)  top-1"), "{text}");
+    assert!(!text.contains("top-5"), "{text}");
+    let table = trained.out("clusters.csv");
+    let on = on_model("cluster", &trained.model, &trained.images);
+    let text = succeeds(&[&on[..], &["--table", &table]].concat());
+    assert!(text.contains(&format!("{table}: 10 images\n")), "{text}");
+    let (sheet, npy) = (trained.out("found.png"), trained.out("all.npy"));
+    let query = trained.scratch.path("images/odd/3.png");
+    let on = on_model("search", &trained.model, &trained.images);
+    let query = ["--query", &query];
+    let text = succeeds(&[&on[..], &query, &["--out", &sheet, "--top", "2"]].concat());
+    assert!(text.contains(&format!("{sheet}: 2 images\n")), "{text}");
+    // --data refuses a file that does not tell which images changed
+    let on = on_model("embed", &trained.model, &trained.images);
+    succeeds(&[&on[..], &["--out", &npy]].concat());
+    fs::remove_file(trained.scratch.0.join("images/odd/5.png")).unwrap();
+    let text = succeeds(&[&["search", "--features", &npy][..], &query].concat());
+    assert!(text.contains("make it again with `ibot embed`"), "{text}");
 }

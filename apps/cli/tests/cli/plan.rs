@@ -132,3 +132,36 @@ fn wrong_plans_are_refused() {
         assert_eq!(ibot(flags).status.code(), Some(2), "{flags:?}");
     }
 }
+
+/// What a run would refuse at its start is no plan.
+#[test]
+fn weights_are_checked_before_a_plan() {
+    let scratch = Scratch::new("plan-weights");
+    let planned = |out: &str, more: &[&str]| {
+        let mut plan = scratch.train(&[&["--plan", "--plan-steps", "0"], more].concat());
+        let at = plan.iter().position(|flag| flag == "--out").unwrap();
+        plan[at + 1] = scratch.path(out);
+        plan
+    };
+    let needs = ["--set", "method.pretrained=true"];
+    refused(
+        &planned("new", &needs),
+        &["need trained weights", "--pretrained"],
+    );
+    assert!(ibot(&scratch.train(&["--steps", "1"])).status.success());
+    let teacher = scratch.path("run/teacher.safetensors");
+    let weights = ["--pretrained", &teacher];
+    assert!(ibot(&planned("new", &weights)).status.success());
+    let wider = [&weights[..], &["--set", "method.vit.embed_dim=32"]].concat();
+    refused(
+        &planned("new", &wider),
+        &["teacher.safetensors: does not fit the model"],
+    );
+    let heads = [&weights[..], &["--pretrained-parts", "all"]].concat();
+    refused(
+        &planned("new", &heads),
+        &["teacher.safetensors: has no known heads"],
+    );
+    // a run that is there has its weights
+    assert!(ibot(&planned("run", &needs)).status.success());
+}

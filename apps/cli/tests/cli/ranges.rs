@@ -62,7 +62,7 @@ fn a_run_keeps_the_range_that_it_measured() {
     // with other values in the files, the run goes on with the range that it began with
     images(&scratch, "bright", 60_000);
     let text = train(&["--steps", "4", "--override"]);
-    let line = "values 0 to 4095 become black to white (as given)";
+    let line = "values 0 to 4095 become black to white (of the settings or the model)";
     assert!(text.contains(line), "{text}");
     // the model's range, not that of the folder, whose values are 10 bits
     let flags = ["--backend", "flex", "--model", &teacher, "--data", &dark];

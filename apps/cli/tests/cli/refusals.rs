@@ -49,7 +49,19 @@ fn refuses_what_cannot_work() {
         (&["--data", &empty], &["empty"]),
         (
             &["--data", &images, "--encoder", "vit_smal_patch16_224"],
-            &["vit_small_patch16_224"],
+            &["--encoder = vit_smal_patch16_224", "vit_small_patch16_224"],
+        ),
+        (
+            &["--data", &images, "--set", "method.mask_ratio=1.5"],
+            &["error: method.mask_ratio = 1.5"],
+        ),
+        (
+            &["--data", &images, "--set", "method.encoder_name=vit"],
+            &["error: method.encoder_name = vit"],
+        ),
+        (
+            &["--data", &images, "--learning-rate", "-1"],
+            &["error: --learning-rate = -1"],
         ),
         (
             &["--data", &images, "--config", &config, "--batch-size", "64"],

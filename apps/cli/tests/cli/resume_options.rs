@@ -149,3 +149,17 @@ fn weights_are_those_of_the_run() {
         &["safetensors", "there is nothing now", "--pretrained"],
     );
 }
+
+/// The record keeps no names, but where images are gone.
+#[test]
+fn changed_images_are_named_by_their_class() {
+    let scratch = Scratch::new("gone-image");
+    let train = scratch.train(&["--held-out", "0.4", "--steps", "2"]);
+    assert!(ibot(&train).status.success());
+    let gone = scratch.0.join("images/odd/1.png");
+    fs::rename(&gone, gone.with_file_name("0.png")).unwrap();
+    let other = [": 10 images -> 10 images of other names"];
+    refused(&train, &other);
+    fs::remove_file(gone.with_file_name("0.png")).unwrap();
+    refused(&train, &[": 10 images -> 9 images (odd: 5 -> 4)"]);
+}

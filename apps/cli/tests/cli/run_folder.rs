@@ -91,6 +91,31 @@ fn a_run_folder_is_a_model_of_timm_and_of_this_program() {
     ] {
         assert!(text.contains(part), "{part} is not in {text}");
     }
+    assert!(succeeds(&["inspect", &file]).contains("alone.safetensors\""));
+    // timm opens neither both networks in one file, nor transformers' names
+    let full = scratch.path("full.safetensors");
+    let folder = scratch.path("for-transformers");
+    for (format, out, has, lacks) in [
+        (
+            "ibot",
+            &full,
+            "student and teacher with heads of custom",
+            "In Python",
+        ),
+        (
+            "transformers",
+            &folder,
+            "transformers.AutoModel",
+            "timm.create_model",
+        ),
+    ] {
+        succeeds(&["export", "--run", &run, "--format", format, "--out", out]);
+        let text = succeeds(&["inspect", out]);
+        assert!(
+            text.contains(has) && !text.contains(lacks),
+            "{format}: {text}"
+        );
+    }
 }
 
 #[test]
