@@ -81,8 +81,7 @@ impl EmbeddingTable {
 
     /// Writes the table, whole or not at all, in the format that the ending of `path` names; replaces a file of that name.
     ///
-    /// The two files of `.npy` are renamed one after the other: a crash between the renames leaves the new paths beside
-    /// the features that were there before.
+    /// The two files of `.npy` get their names one after the other: a crash between the two leaves the new paths, and no features.
     ///
     /// # Errors
     /// [`Error::Data`] where the ending is not known, the table's parts do not fit each other, or the format cannot hold
@@ -100,7 +99,8 @@ impl EmbeddingTable {
 
     /// Reads a table that [`Self::write`] wrote.
     ///
-    /// An empty `.parquet` is refused, as it does not say how wide its rows would be.
+    /// Other programs may have written it again: optional columns and floats of 64 bits in `.parquet`, floats of 16 to 64 bits in either
+    /// order in `.npy`. An empty `.parquet` is refused, as it does not say how wide its rows would be.
     ///
     /// # Errors
     /// [`Error::Data`] where the file is another format or damaged, has another number of paths, labels or rows, or holds

@@ -24,7 +24,7 @@ use crate::csv_text::{field, label_field};
 use crate::data::TileArea;
 use crate::embedding::table::csv::{write_names, write_numbers};
 use crate::embedding::table::format::TableFormat;
-use crate::embedding::table::npy::{header, paths_file};
+use crate::embedding::table::npy::{header, paths_file, publish};
 use crate::embedding::table::parquet::{self as columns, VALUES_IN_GROUP};
 use crate::embedding::table::rows::EmbeddingTable;
 use crate::embedding::table::safetensors::{MAX_HEADER, check_header};
@@ -117,7 +117,7 @@ impl TileTable {
                     file.write_all(&header(&[self.len(), self.width], 0))?;
                     write_values(file, &self.features)
                 })?;
-                tiles.finish()?;
+                publish(tiles, features.path())?;
                 features
             }
             TableFormat::Safetensors => {

@@ -70,7 +70,7 @@ impl Array {
                 let mut owners = owners.iter();
                 owners.try_for_each(|of| csv::write_path(file, &of.path, of.label.as_deref()))
             })?;
-            paths.finish()?;
+            npy::publish(paths, path)?;
         }
         self.unfinished.finish_as(path)
     }
