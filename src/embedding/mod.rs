@@ -52,6 +52,6 @@ pub use segmentation::{PatchScores, Segmented, patch_rows, segment};
 pub use stamp::FileStamp;
 pub use table::{
     ColumnValues, EmbeddingTable, ImageColumns, PatchOrigin, PatchOwner, PatchShape, PatchTable,
-    TableFormat, TileTable,
+    TableFormat, TableKind, TileTable,
 };
 pub use tiles::{EmbeddedTiles, embed_tiles};

@@ -8,7 +8,7 @@ use std::sync::atomic::Ordering;
 use ibot::data::{ImageFolder, ImageSource as _};
 use ibot::embedding::{
     Embedder, EmbeddingTable, FeatureKind, FolderRequest, PatchRequest, PatchTable, TableFormat,
-    embed_patches,
+    TableKind, embed_patches,
 };
 use ibot::error::{counted, printable};
 use ibot::path_text::path_text;
@@ -75,7 +75,6 @@ impl EmbedArgs {
 
     fn embedded(&self) -> Result<()> {
         EmbeddingTable::check_path(&self.out)?;
-        EmbeddingTable::refuse_other(&self.out)?;
         self.tiles.check()?;
         if self.tiles.is_on() && matches!(self.features, Embedded::Patches) {
             let remedy = "cannot be combined with --tile: give cls, patch or both";
@@ -87,6 +86,7 @@ impl EmbedArgs {
         if matches!(self.features, Embedded::Patches) {
             self.model.ranks.alone_for("--features", "patches")?;
         }
+        self.kind().refuse_others(&self.out)?;
         outside("--out", &self.out, self.data.path())?;
         let embedder = self.model.load()?;
         let folder = self.model.scan(self.data.path())?;
@@ -100,6 +100,15 @@ impl EmbedArgs {
             }
             Embedded::Image(kind) => self.images(&embedder, &folder, kind),
             Embedded::Patches => self.patches(&embedder, &folder),
+        }
+    }
+
+    /// What the file is to have rows of.
+    fn kind(&self) -> TableKind {
+        match self.features {
+            Embedded::Patches => TableKind::Patches,
+            Embedded::Image(_) if self.tiles.is_on() => TableKind::Tiles,
+            Embedded::Image(_) => TableKind::Images,
         }
     }
 

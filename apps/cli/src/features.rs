@@ -7,7 +7,7 @@ use std::sync::Arc;
 use clap::builder::{OsStringValueParser, TypedValueParser};
 use ibot::data::ImageFolder;
 use ibot::embedding::{
-    Embedded, Embedder, EmbeddingTable, FeatureKind, FolderRequest, TableFormat,
+    Embedded, Embedder, EmbeddingTable, FeatureKind, FolderRequest, TableFormat, TableKind,
 };
 use ibot::error::{counted, printable};
 use ibot::{Error, Result};
@@ -90,6 +90,7 @@ impl<'a> Source<'a> {
                 return Err(Error::config("--features", path.display(), remedy));
             }
             EmbeddingTable::check_path(path)?;
+            TableKind::Images.refuse_others(path)?;
         } else {
             // nothing is computed, so nothing can be shared
             model.ranks.alone_for("--features", &printable(path))?;

@@ -8,7 +8,9 @@ use std::sync::Arc;
 
 use ibot::data::decode::decode_rgb_in;
 use ibot::data::{ImageFolder, length_and_time, read_whole};
-use ibot::embedding::{Embedder, EmbeddingTable, FeatureKind, FolderRequest, TableFormat};
+use ibot::embedding::{
+    Embedder, EmbeddingTable, FeatureKind, FolderRequest, TableFormat, TableKind,
+};
 use ibot::error::{counted, printable};
 use ibot::eval::nearest;
 use ibot::path_text::{absolute, path_of_text, path_text};
@@ -182,7 +184,7 @@ impl SearchArgs {
         let folder = self.model.scan(data)?;
         let request = self.model.request(FeatureKind::Cls, 1);
         if let Some(index) = index {
-            EmbeddingTable::refuse_other(index)?;
+            TableKind::Images.refuse_others(index)?;
             EmbeddingTable::check_names(index, &folder)?;
         }
         let before = match index.filter(|index| index.exists()) {

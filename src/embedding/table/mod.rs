@@ -7,13 +7,15 @@
 //! | `.parquet`     | path, label, embedding (a list of D floats)                        | pandas, Polars, DuckDB|
 //! | `.safetensors` | features `[B, D]`; paths and labels as JSON in the metadata        | PyTorch, and this crate|
 //!
-//! Those of patches are in `patches`, what was found about images in `columns`.
+//! Those of patches are in `patches`, those of tiles in `tiles`, which of them a file holds in `kind`, what was found about images
+//! in `columns`.
 //!
 //! Each is written under a temporary name, synced and renamed: the final name is never half a file.
 
 mod columns;
 mod csv;
 mod format;
+mod kind;
 mod npy;
 mod parquet;
 mod parquet_reader;
@@ -30,6 +32,7 @@ use crate::path_text::{absolute, path_text};
 use crate::unfinished::check_writable;
 pub use columns::{ColumnValues, ImageColumns};
 pub use format::TableFormat;
+pub use kind::TableKind;
 pub use patches::{PatchOrigin, PatchOwner, PatchShape, PatchTable};
 pub use rows::EmbeddingTable;
 pub use tiles::TileTable;
@@ -47,19 +50,6 @@ impl EmbeddingTable {
             TableFormat::Npy => check_writable(&npy::paths_file(path)),
             _ => Ok(()),
         }
-    }
-
-    /// Refuses to write over a model, which has the ending of a table: an exchange of two names would cost a training.
-    ///
-    /// # Errors
-    /// [`Error::Data`] where `path` is there, ends in `.safetensors` and holds no features.
-    pub fn refuse_other(path: &Path) -> Result<()> {
-        let may_be_model = matches!(TableFormat::from_path(path), Ok(TableFormat::Safetensors));
-        if !may_be_model || !path.exists() || safetensors::is_table(path) {
-            return Ok(());
-        }
-        let reason = "exists and holds no features, so it may be a model: give another name, or remove it first";
-        Err(Error::data(path, reason))
     }
 
     /// Refuses a format that cannot hold the names of a folder's images: before their features are computed, which would be lost.
@@ -113,7 +103,7 @@ impl EmbeddingTable {
             Error::data(path, reason)
         };
         // its array looks like one of images
-        if format == TableFormat::Npy && tiles::is_of_tiles(path, format) {
+        if format == TableFormat::Npy && TableKind::of(path) == Some(TableKind::Tiles) {
             return Err(of_tiles());
         }
         let table = match format {
@@ -123,7 +113,7 @@ impl EmbeddingTable {
             TableFormat::Safetensors => safetensors::read(path),
         };
         let table = table.map_err(|error| {
-            if tiles::is_of_tiles(path, format) {
+            if TableKind::of(path) == Some(TableKind::Tiles) {
                 of_tiles()
             } else {
                 error

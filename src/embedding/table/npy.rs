@@ -120,6 +120,11 @@ fn parts(bytes: &[u8]) -> Option<(&str, &[u8])> {
     Some((std::str::from_utf8(dict).ok()?, values))
 }
 
+/// Number of axes of the array that begins with these bytes, which have its whole header.
+pub(super) fn axes(head: &[u8]) -> Option<usize> {
+    Some(shape(parts(head)?.0)?.len())
+}
+
 /// The numbers of the shape in a dict.
 fn shape(dict: &str) -> Option<Vec<usize>> {
     let inside = dict.split_once("'shape': (")?.1.split_once(')')?.0;

@@ -10,12 +10,13 @@ use serde::Serialize;
 use crate::embedding::stamp::FileStamp;
 use crate::embedding::table::rows::EmbeddingTable;
 use crate::error::{Error, Result};
-use crate::files::{read_metadata, safetensors_header, write_values};
+use crate::files::{safetensors_header, write_values};
 use crate::precision::Precision;
 use crate::unfinished::Unfinished;
 
-/// Name of the tensor.
-const FEATURES: &str = "features";
+/// Name of the tensor, and of that of patches.
+pub(super) const FEATURES: &str = "features";
+pub(super) const PATCHES: &str = "patches";
 /// Keys of the metadata; each value is a JSON list of B texts (of labels: or nulls), itself text.
 const PATHS: &str = "paths";
 const LABELS: &str = "labels";
@@ -55,11 +56,6 @@ pub(super) fn check_names(
     };
     let header = header(&table).map_err(Error::io(path))?;
     check_header(path, header.len(), table.len())
-}
-
-/// Whether a file holds features of images, or of their patches or tiles, all of which name the images.
-pub(super) fn is_table(path: &Path) -> bool {
-    read_metadata(path).is_ok_and(|metadata| metadata.contains_key(PATHS))
 }
 
 /// Refuses a header of so many bytes, for so many images, that no reader takes.

@@ -1,0 +1,51 @@
+//! Files of features: other kinds are not replaced.
+
+use std::fs;
+
+use crate::evaluation::trained_as;
+use crate::{refused, succeeds};
+
+#[test]
+fn another_kind_of_features_is_not_replaced() {
+    let trained = trained_as("kinds", &["--steps", "1"]);
+    let kinds: [(&str, &[&str]); 3] = [
+        ("images", &[]),
+        ("patches", &["--features", "patches"]),
+        ("tiles", &["--tile", "16"]),
+    ];
+    for ending in ["safetensors", "npy", "csv", "parquet"] {
+        let out = |kind: &str| trained.out(&format!("{kind}.{ending}"));
+        for (kind, more) in kinds {
+            let flags = ["--data", &trained.images, "--out", &out(kind)];
+            trained.run("embed", &[&flags[..], more].concat());
+        }
+        for (kind, _) in kinds {
+            let file = out(kind);
+            let before = fs::read(&file).unwrap();
+            for (other, more) in kinds.iter().filter(|(other, _)| *other != kind) {
+                let flags = [
+                    "embed",
+                    "--model",
+                    &trained.model,
+                    "--data",
+                    &trained.images,
+                ];
+                let flags = [&flags[..], &["--out", &file], more].concat();
+                let holds = format!("holds features of {kind}, which those of {other}");
+                refused(&flags, &[&holds, "give another name"]);
+            }
+            assert_eq!(fs::read(&file).unwrap(), before);
+        }
+        // of its own kind it is
+        let (kind, more) = kinds[2];
+        let flags = ["--data", &trained.images, "--out", &out(kind)];
+        trained.run("embed", &[&flags[..], more].concat());
+    }
+    for (kind, said) in [
+        ("images", "features of 10 images, 16 values each"),
+        ("patches", "features of patches"),
+    ] {
+        let text = succeeds(&["inspect", &trained.out(&format!("{kind}.safetensors"))]);
+        assert!(text.contains(said) && !text.contains("--encoder"), "{text}");
+    }
+}
