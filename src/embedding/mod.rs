@@ -51,7 +51,7 @@ pub use reuse::{Reused, embed_changed};
 pub use segmentation::{PatchScores, Segmented, patch_rows, segment};
 pub use stamp::FileStamp;
 pub use table::{
-    ColumnValues, EmbeddingTable, ImageColumns, PatchOrigin, PatchOwner, PatchShape, PatchTable,
-    TableFormat, TableKind, TileTable,
+    ColumnValues, EmbeddingTable, FeatureStore, ImageColumns, PatchOrigin, PatchOwner, PatchShape,
+    PatchTable, TableFormat, TableKind, TileTable,
 };
 pub use tiles::{EmbeddedTiles, embed_tiles};

@@ -255,7 +255,7 @@ impl ModelArgs {
         embedder: &Embedder,
         folder: &Arc<ImageFolder>,
         request: &FolderRequest,
-        tables: &[EmbeddingTable],
+        tables: &[&EmbeddingTable],
         stop: &AtomicBool,
     ) -> Result<(Embedded, Reused)> {
         let bar = Self::bar(folder.len());

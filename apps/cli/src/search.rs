@@ -9,7 +9,7 @@ use std::sync::Arc;
 use ibot::data::decode::decode_rgb_in;
 use ibot::data::{ImageFolder, length_and_time, read_whole};
 use ibot::embedding::{
-    Embedder, EmbeddingTable, FeatureKind, FolderRequest, TableFormat, TableKind,
+    Embedder, EmbeddingTable, FeatureKind, FeatureStore, FolderRequest, TableFormat, TableKind,
 };
 use ibot::error::{counted, printable};
 use ibot::eval::nearest;
@@ -187,11 +187,12 @@ impl SearchArgs {
             TableKind::Images.refuse_others(index)?;
             EmbeddingTable::check_names(index, &folder)?;
         }
-        let before = match index.filter(|index| index.exists()) {
-            Some(index) => Some(self.before(embedder, index, data, &folder)?),
-            None => None,
-        };
-        let before: Vec<EmbeddingTable> = before.into_iter().collect();
+        let store = index.map(|index| {
+            let before = |index: &Path| self.before(embedder, index, data, &folder);
+            FeatureStore::open(index, before)
+        });
+        let mut store = store.transpose()?;
+        let before: Vec<&EmbeddingTable> = store.iter().map(FeatureStore::table).collect();
         let stop = match index {
             Some(_) => stop_on_signal()?,
             None => Arc::default(), // nothing is lost if a signal ends the process
@@ -200,9 +201,9 @@ impl SearchArgs {
             (self.model).embed_changed(embedder, &folder, &request, &before, &stop)?;
         let is_cut_short = embedded.is_cut_short;
         let table = EmbeddingTable::new(embedded, embedder.hash());
-        if let Some(index) = index.filter(|_| before.first() != Some(&table)) {
-            table.write(index)?;
-            let (name, count) = (printable(index), counted(table.len(), "image"));
+        if let Some(store) = store.as_mut().filter(|store| *store.table() != table) {
+            store.write(table.clone())?;
+            let (name, count) = (printable(store.path()), counted(table.len(), "image"));
             self.model.note(&format!("index {name}: {count}"));
         }
         if is_cut_short {

@@ -8,7 +8,7 @@
 //! | `.safetensors` | features `[B, D]`; paths and labels as JSON in the metadata        | PyTorch, and this crate|
 //!
 //! Those of patches are in `patches`, those of tiles in `tiles`, which of them a file holds in `kind`, what was found about images
-//! in `columns`.
+//! in `columns`. `store` is a file that several commands add to.
 //!
 //! Each is written under a temporary name, synced and renamed: the final name is never half a file.
 
@@ -22,6 +22,7 @@ mod parquet_reader;
 mod patches;
 mod rows;
 mod safetensors;
+mod store;
 mod tiles;
 
 use std::path::Path;
@@ -35,6 +36,7 @@ pub use format::TableFormat;
 pub use kind::TableKind;
 pub use patches::{PatchOrigin, PatchOwner, PatchShape, PatchTable};
 pub use rows::EmbeddingTable;
+pub use store::FeatureStore;
 pub use tiles::TileTable;
 
 impl EmbeddingTable {

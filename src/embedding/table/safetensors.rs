@@ -1,7 +1,7 @@
 //! safetensors: features `[B, D]`, with paths and labels in the metadata.
 
 use std::fs;
-use std::io::Write as _;
+use std::io::Write;
 use std::path::Path;
 
 use safetensors::{Dtype, SafeTensors};
@@ -31,13 +31,26 @@ const STAMPS: &str = "files";
 pub(super) const MAX_HEADER: usize = 100_000_000;
 
 pub(super) fn write(table: &EmbeddingTable, path: &Path) -> Result<()> {
+    let header = checked_header(table, path)?;
+    let written = Unfinished::write(path, |file| write_all(file, &header, table))?;
+    written.finish()
+}
+
+/// The header of a table; refused where it is more than readers take.
+pub(super) fn checked_header(table: &EmbeddingTable, path: &Path) -> Result<Vec<u8>> {
     let header = header(table).map_err(Error::io(path))?;
     check_header(path, header.len(), table.len())?;
-    let written = Unfinished::write(path, |file| {
-        file.write_all(&header)?;
-        write_values(file, &table.features)
-    })?;
-    written.finish()
+    Ok(header)
+}
+
+/// The whole file.
+pub(super) fn write_all(
+    file: &mut impl Write,
+    header: &[u8],
+    table: &EmbeddingTable,
+) -> std::io::Result<()> {
+    file.write_all(header)?;
+    write_values(file, &table.features)
 }
 
 /// Refuses names that no header holds, before their features are computed. Sizes and times of files are not asked for, and taken to
