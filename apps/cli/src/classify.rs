@@ -29,7 +29,6 @@ pub struct ClassifyArgs {
 struct Report {
     classes: Vec<String>,
     images: Vec<Classified>,
-    skipped: usize,
 }
 
 impl ClassifyArgs {
@@ -45,7 +44,6 @@ impl ClassifyArgs {
         let report = Report {
             classes: classifier.classes().to_vec(),
             images: classify(&embedded, &classifier),
-            skipped: embedded.skipped.len(),
         };
         if let Some(out) = &self.out {
             write_classified(out, &report.images)?;

@@ -63,8 +63,6 @@ struct Report {
     kept: Option<usize>,
     #[serde(skip_serializing_if = "Option::is_none")]
     removed: Option<usize>,
-    /// Images that could not be read.
-    skipped: usize,
 }
 
 impl EmbedArgs {
@@ -126,7 +124,6 @@ impl EmbedArgs {
         let before: Vec<&EmbeddingTable> = own.into_iter().chain(&partly).collect();
         let (embedded, reused) =
             (self.model).embed_changed(embedder, folder, &request, &before, &stop)?;
-        let skipped = folder.summary().skipped.len() + embedded.skipped.len();
         let is_cut_short = embedded.is_cut_short;
         if !self.model.ranks.is_first() {
             return if is_cut_short {
@@ -149,7 +146,6 @@ impl EmbedArgs {
             images: table.len(),
             grid: None,
             width: table.width,
-            skipped,
         };
         match store.as_mut().filter(|_| !is_cut_short) {
             Some(store) => store.write(table)?,
@@ -226,7 +222,6 @@ impl EmbedArgs {
             kept: None,
             removed: None,
             width,
-            skipped: folder.summary().skipped.len() + visited.skipped.len(),
         };
         table.finish(&out)?;
         self.report(&report, visited.is_cut_short, folder)

@@ -17,6 +17,7 @@ use super::choices::FEATURES;
 use super::destination::outside;
 use super::model::ModelArgs;
 use super::signals::stop_on_signal;
+use super::unchanged::unchanged;
 
 /// Value of `--features`.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -170,12 +171,14 @@ impl<'a> Source<'a> {
         })
     }
 
-    /// All features in the file, if there is no folder to take some of.
+    /// All features in the file, if there is no folder to take some of; without those of images that have changed since.
     pub fn all(&self) -> Result<Embedded> {
-        match &self.file {
-            Some(file) if !file.table().is_empty() => Ok(file.table().embedded()),
-            _ => Err(no_images()),
-        }
+        let Some(file) = self.file.as_ref().filter(|file| !file.table().is_empty()) else {
+            return Err(no_images());
+        };
+        let remedy = "give --data and --model to update it";
+        let table = unchanged(self.model, file.path(), file.table().clone(), false, remedy)?;
+        Ok(table.embedded())
     }
 
     /// Features of all images, of the folder `data` if there is one and else of the file.
@@ -253,6 +256,9 @@ impl<'a> Source<'a> {
                 "{count} of {} left out, {first} first: not in {name}, or changed since; {remedy}",
                 printable(root)
             ));
+            let reason = format!("not in {name}, or changed since");
+            let missing = missing.into_iter().map(|path| (path, reason.clone()));
+            self.model.left_out.skip(&missing.collect::<Vec<_>>());
         }
         Ok(embedded)
     }
@@ -264,9 +270,13 @@ pub fn no_images() -> Error {
     Error::config("--data", "absent", remedy)
 }
 
-/// A table from `ibot embed` whose numbers are all finite.
+/// A table from `ibot embed` with a row at least, whose numbers are all finite.
 pub fn read_finite(path: &Path) -> Result<EmbeddingTable> {
     let table = EmbeddingTable::read(path)?;
+    if table.is_empty() {
+        let reason = "holds features of no image; remove it, and make it again with `ibot embed`";
+        return Err(Error::data(path, reason));
+    }
     let wrong = table.features.iter().position(|value| !value.is_finite());
     match wrong.and_then(|at| table.paths.get(at / table.width.max(1))) {
         None => Ok(table),

@@ -22,7 +22,8 @@ use super::features::read_finite;
 use super::model::ModelArgs;
 use super::sheets::save_sheet;
 use super::signals::stop_on_signal;
-use index::{IndexState, refuse_images_elsewhere};
+use super::unchanged::unchanged;
+use index::{newer, refuse_images_elsewhere};
 
 /// Flags of `ibot search`.
 #[derive(Debug, clap::Args)]
@@ -267,28 +268,15 @@ impl SearchArgs {
         }
     }
 
-    /// The rows of an index whose images still exist; reports what changed since.
+    /// The rows of an index whose images are as they were; reports what changed since.
     fn there(&self, index: &Path, table: EmbeddingTable) -> Result<EmbeddingTable> {
-        let state = IndexState::of(index, &table)?;
-        if state.there.is_empty() {
-            let reason = format!(
-                "all of its {} images are gone, such as {}; make it again with --data",
-                table.len(),
-                printable(table.paths.first().map_or("", String::as_str))
-            );
-            return Err(Error::data(index, reason));
-        }
-        if let Some(difference) = state.difference(table.len()) {
+        let remedy = "make it again with --data";
+        let table = unchanged(&self.model, index, table, true, remedy)?;
+        if let Some(newer) = newer(index, &table)? {
             let name = printable(index);
-            let remedy = "make it again with --data";
-            self.model
-                .note(&format!("index {name}: {difference}; {remedy}"));
+            self.model.note(&format!("index {name}: {newer}; {remedy}"));
         }
-        Ok(if state.there.len() == table.len() {
-            table
-        } else {
-            table.rows_at(&state.there)
-        })
+        Ok(table)
     }
 
     fn save(&self, out: &Path, hits: &[Hit]) -> Result<()> {
