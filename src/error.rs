@@ -130,7 +130,7 @@ impl Error {
     }
 
     /// Its text without the path, which is then printed separately.
-    pub(crate) fn without_path(&self) -> String {
+    pub fn without_path(&self) -> String {
         match self {
             Self::Data { reason, .. } => reason.clone(),
             Self::Io { source, .. } => source.to_string(),

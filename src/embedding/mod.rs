@@ -22,7 +22,8 @@
 //! - `tiles`: tiles of images far larger than the input
 //! - `segmentation`: patches with the masks under them, and the masks that classifiers of patches predict
 //! - `embedded`: features with their paths and classes; `table`: the same as a file
-//! - `reuse`: the same, computed only for images that are new or changed; `stamp`: how that is known
+//! - `reuse`: the same, computed only for images that are new or changed; `stamp`: how that is known;
+//!   `on_disk`: the same of a table without a folder
 //! - `share`: the same by several ranks
 //! - `classified`: predictions of a file's classifier
 
@@ -31,6 +32,7 @@ mod embedded;
 mod embedder;
 mod engine;
 mod folder;
+mod on_disk;
 mod outliers;
 mod patches;
 mod reuse;
@@ -45,13 +47,14 @@ pub use embedded::{Embedded, FeatureKind};
 pub use embedder::{AttentionMaps, Embedder, Embeddings, seen};
 pub(crate) use engine::{Made, Wanted};
 pub use folder::{FolderRequest, embed_folder};
+pub use on_disk::OnDisk;
 pub use outliers::{PatchDistances, normal_patches, patch_distances};
 pub use patches::{PatchBatch, PatchRequest, Visited, embed_patches, visit_patches};
 pub use reuse::{Reused, embed_changed};
 pub use segmentation::{PatchScores, Segmented, patch_rows, segment};
 pub use stamp::FileStamp;
 pub use table::{
-    ColumnValues, EmbeddingTable, ImageColumns, PatchOrigin, PatchOwner, PatchShape, PatchTable,
-    TableFormat, TileTable,
+    ColumnValues, EmbeddingTable, FeatureStore, ImageColumns, PatchOrigin, PatchOwner, PatchShape,
+    PatchTable, TableFormat, TableKind, TileTable,
 };
 pub use tiles::{EmbeddedTiles, embed_tiles};

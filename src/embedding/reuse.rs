@@ -136,12 +136,11 @@ pub fn embed_changed(
     embedder: &Embedder,
     folder: &Arc<ImageFolder>,
     request: &FolderRequest,
-    tables: &[EmbeddingTable],
+    tables: &[&EmbeddingTable],
     progress: &mut dyn FnMut(usize, usize) -> bool,
 ) -> Result<(Embedded, Reused)> {
-    let usable = tables
-        .iter()
-        .filter(|table| table.is_store_of(embedder, folder, request));
+    let usable = tables.iter().copied();
+    let usable = usable.filter(|table| table.is_store_of(embedder, folder, request));
     let usable: Vec<&EmbeddingTable> = usable.collect();
     let rows = Rows::of(&usable);
     let (paths, stamps) = (absolute_paths(folder)?, stamps(folder));

@@ -1,14 +1,15 @@
 //! Size and time of a file, by which its features are known to be those of its content.
 
+use std::fs::Metadata;
 use std::path::Path;
-use std::time::UNIX_EPOCH;
+use std::time::{SystemTime, UNIX_EPOCH};
 
 use serde::{Deserialize, Serialize};
 
 use crate::data::{ValueRange, length_and_time};
 
 /// Size and time of a file. A file whose content changed has another one, unless its time was set back.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Serialize, Deserialize)]
 pub struct FileStamp(
     /// Bytes.
     pub u64,
@@ -20,6 +21,15 @@ impl FileStamp {
     /// That of a file; none where it cannot be asked, or is older than 1970.
     pub fn of(path: &Path) -> Option<Self> {
         let (length, modified) = length_and_time(path)?;
+        Self::new(length, modified)
+    }
+
+    /// That of an open file.
+    pub(super) fn of_metadata(file: &Metadata) -> Option<Self> {
+        Self::new(file.len(), file.modified().ok()?)
+    }
+
+    fn new(length: u64, modified: SystemTime) -> Option<Self> {
         let since = modified.duration_since(UNIX_EPOCH).ok()?;
         Some(Self(length, u64::try_from(since.as_nanos()).ok()?))
     }

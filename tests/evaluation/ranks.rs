@@ -42,7 +42,7 @@ impl Work<'_> {
             &embedder,
             folder,
             &self.request,
-            self.tables,
+            &self.tables.iter().collect::<Vec<_>>(),
             &mut goes_on,
         )
     }

@@ -32,7 +32,6 @@ pub struct ClassifyArgs {
 struct Report {
     classes: Vec<String>,
     images: Vec<Classified>,
-    skipped: usize,
     /// None where no image has a class of the classifier's.
     #[serde(skip_serializing_if = "Option::is_none")]
     test: Option<Test>,
@@ -78,7 +77,6 @@ impl ClassifyArgs {
         let report = Report {
             classes: classifier.classes().to_vec(),
             images: found.images,
-            skipped: embedded.skipped.len(),
             test,
         };
         if let Some(out) = &self.out {

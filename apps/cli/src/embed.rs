@@ -7,8 +7,8 @@ use std::sync::atomic::Ordering;
 
 use ibot::data::{ImageFolder, ImageSource as _};
 use ibot::embedding::{
-    Embedder, EmbeddingTable, FeatureKind, FolderRequest, PatchRequest, PatchTable, TableFormat,
-    TileTable, embed_patches,
+    Embedder, EmbeddingTable, FeatureKind, FeatureStore, FolderRequest, PatchRequest, PatchTable,
+    TableFormat, TableKind, TileTable, embed_patches,
 };
 use ibot::error::{counted, printable};
 use ibot::path_text::path_text;
@@ -63,8 +63,6 @@ struct Report {
     kept: Option<usize>,
     #[serde(skip_serializing_if = "Option::is_none")]
     removed: Option<usize>,
-    /// Images that could not be read.
-    skipped: usize,
 }
 
 impl EmbedArgs {
@@ -86,6 +84,7 @@ impl EmbedArgs {
         if matches!(self.features, Embedded::Patches) {
             self.model.ranks.alone_for("--features", "patches")?;
         }
+        self.kind().refuse_others(&self.out)?;
         let embedder = self.model.load()?;
         let folder = self.model.scan(self.data.path())?;
         match self.features {
@@ -114,11 +113,19 @@ impl EmbedArgs {
             }
         }
         if self.tiles.is_on() {
-            TileTable::check_path(&self.out)?;
+            TileTable::check_path(&self.out)
         } else {
-            EmbeddingTable::check_path(&self.out)?;
+            EmbeddingTable::check_path(&self.out)
         }
-        EmbeddingTable::refuse_other(&self.out)
+    }
+
+    /// What the file is to have rows of.
+    fn kind(&self) -> TableKind {
+        match self.features {
+            Embedded::Patches => TableKind::Patches,
+            Embedded::Image(_) if self.tiles.is_on() => TableKind::Tiles,
+            Embedded::Image(_) => TableKind::Images,
+        }
     }
 
     fn images(
@@ -130,10 +137,11 @@ impl EmbedArgs {
         EmbeddingTable::check_names(&self.out, folder)?;
         let stop = stop_on_signal()?;
         let request = self.model.request(kind, self.layers);
-        let before = self.before(embedder, folder, &request);
+        let mut store = self.store()?;
+        let (own, partly) = self.before(embedder, folder, &request, store.as_ref());
+        let before: Vec<&EmbeddingTable> = own.into_iter().chain(&partly).collect();
         let (embedded, reused) =
             (self.model).embed_changed(embedder, folder, &request, &before, &stop)?;
-        let skipped = folder.summary().skipped.len() + embedded.skipped.len();
         let is_cut_short = embedded.is_cut_short;
         if !self.model.ranks.is_first() {
             return if is_cut_short {
@@ -144,16 +152,10 @@ impl EmbedArgs {
         }
         let out = self.written_to(is_cut_short);
         let table = EmbeddingTable::new(embedded, embedder.hash());
-        table.write(&out)?;
-        let partial = partial(&self.out);
-        if !is_cut_short && before.len() > 1 {
-            // its rows are in the whole file now
-            std::fs::remove_file(&partial).map_err(Error::io(&partial))?;
-        }
         let paths: HashSet<&String> = table.paths.iter().collect();
-        let removed = before.first().map(|before| {
-            let gone = before.paths.iter().filter(|path| !paths.contains(path));
-            gone.count()
+        let removed = (!before.is_empty()).then(|| {
+            let before = own.map_or(&[][..], |own| &own.paths);
+            before.iter().filter(|path| !paths.contains(path)).count()
         });
         let report = Report {
             kept: removed.map(|_| reused.kept),
@@ -162,51 +164,50 @@ impl EmbedArgs {
             images: table.len(),
             grid: None,
             width: table.width,
-            skipped,
         };
+        match store.as_mut().filter(|_| !is_cut_short) {
+            Some(store) => store.write(table)?,
+            None => table.write(&out)?,
+        }
+        if !is_cut_short && partly.is_some() {
+            // its rows are in the whole file now
+            let partial = partial(&self.out);
+            std::fs::remove_file(&partial).map_err(Error::io(&partial))?;
+        }
         self.report(&report, is_cut_short, folder)
+    }
+
+    /// The file in --out, if it is one that others may write meanwhile; empty where it cannot be read.
+    fn store(&self) -> Result<Option<FeatureStore>> {
+        if TableFormat::from_path(&self.out)? != TableFormat::Safetensors {
+            return Ok(None);
+        }
+        let read = |path: &Path| Ok(EmbeddingTable::read(path).unwrap_or_default());
+        FeatureStore::open(&self.out, read).map(Some)
     }
 
     /// Tables whose features need not be computed again: that in --out, and what an interrupted run left beside it; none
     /// where they are of another model or recipe.
-    fn before(
+    fn before<'a>(
         &self,
         embedder: &Embedder,
         folder: &ImageFolder,
         request: &FolderRequest,
-    ) -> Vec<EmbeddingTable> {
-        let is_store = matches!(
-            TableFormat::from_path(&self.out),
-            Ok(TableFormat::Safetensors)
-        );
-        if self.recompute || !is_store {
-            return Vec::new();
+        store: Option<&'a FeatureStore>,
+    ) -> (Option<&'a EmbeddingTable>, Option<EmbeddingTable>) {
+        let Some(store) = store.filter(|_| !self.recompute) else {
+            return (None, None);
+        };
+        let is_usable = |table: &EmbeddingTable| table.is_store_of(embedder, folder, request);
+        let own = Some(store.table()).filter(|table| is_usable(table));
+        if own.is_none() && self.out.exists() {
+            self.model.note(&format!(
+                "{}: holds no features of this model and these settings; all images are computed",
+                printable(&self.out)
+            ));
         }
-        let mut tables = Vec::new();
-        for (at, path) in [self.out.clone(), partial(&self.out)].iter().enumerate() {
-            if !path.exists() {
-                continue;
-            }
-            let found = EmbeddingTable::read(path);
-            let usable = found
-                .as_ref()
-                .is_ok_and(|table| table.is_store_of(embedder, folder, request));
-            match found {
-                Ok(table) if usable => {
-                    // the first one is what is replaced
-                    if at == 1 && tables.is_empty() {
-                        tables.push(EmbeddingTable::default());
-                    }
-                    tables.push(table);
-                }
-                _ if at == 0 => self.model.note(&format!(
-                    "{}: holds no features of this model and these settings; all images are computed",
-                    printable(path)
-                )),
-                _ => {}
-            }
-        }
-        tables
+        let partly = EmbeddingTable::read(&partial(&self.out)).ok();
+        (own, partly.filter(is_usable))
     }
 
     fn patches(&self, embedder: &Embedder, folder: &Arc<ImageFolder>) -> Result<()> {
@@ -239,7 +240,6 @@ impl EmbedArgs {
             kept: None,
             removed: None,
             width,
-            skipped: folder.summary().skipped.len() + visited.skipped.len(),
         };
         table.finish(&out)?;
         self.report(&report, visited.is_cut_short, folder)

@@ -30,7 +30,6 @@ struct Report {
     tiles: usize,
     images: usize,
     width: usize,
-    skipped: usize,
 }
 
 impl TileArgs {
@@ -92,7 +91,6 @@ impl TileArgs {
             tiles: rows,
             images: folder.len() - skipped.len(),
             width,
-            skipped: folder.summary().skipped.len() + skipped.len(),
         };
         model.answer(&report, || {
             format!("{shown}: {rows} x {width} features of tiles")

@@ -7,7 +7,8 @@ use std::sync::Arc;
 use clap::builder::{OsStringValueParser, TypedValueParser};
 use ibot::data::ImageFolder;
 use ibot::embedding::{
-    Embedded, Embedder, EmbeddingTable, FeatureKind, FolderRequest, TableFormat,
+    Embedded, Embedder, EmbeddingTable, FeatureKind, FeatureStore, FolderRequest, TableFormat,
+    TableKind,
 };
 use ibot::error::{counted, printable};
 use ibot::{Error, Result};
@@ -16,6 +17,7 @@ use super::choices::FEATURES;
 use super::destination::outside;
 use super::model::ModelArgs;
 use super::signals::stop_on_signal;
+use super::unchanged::unchanged;
 
 /// Value of `--features`.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -49,14 +51,7 @@ pub struct Source<'a> {
     kind: FeatureKind,
     /// Number of final blocks that features are computed of.
     layers: usize,
-    file: Option<File>,
-}
-
-/// A file of features.
-struct File {
-    path: PathBuf,
-    /// What is in it; empty where it does not exist yet.
-    table: EmbeddingTable,
+    file: Option<FeatureStore>,
 }
 
 impl<'a> Source<'a> {
@@ -90,6 +85,7 @@ impl<'a> Source<'a> {
                 return Err(Error::config("--features", path.display(), remedy));
             }
             EmbeddingTable::check_path(path)?;
+            TableKind::Images.refuse_others(path)?;
         } else {
             // nothing is computed, so nothing can be shared
             model.ranks.alone_for("--features", &printable(path))?;
@@ -98,14 +94,12 @@ impl<'a> Source<'a> {
                 return Err(Error::data(path, reason));
             }
         }
-        let mut table = EmbeddingTable::default();
-        if is_there {
-            table = read_finite(path)?;
-        }
+        let store = FeatureStore::open(path, read_finite)?;
+        let table = store.table();
         if model.model.is_some() {
             let embedder = model.load()?;
             if is_there {
-                (source.kind, source.layers) = same_model(path, &table, &embedder, model)?;
+                (source.kind, source.layers) = same_model(path, table, &embedder, model)?;
             }
             source.embedder = Some(embedder);
         } else {
@@ -119,15 +113,14 @@ impl<'a> Source<'a> {
             let (name, images) = (printable(path), counted(table.len(), "image"));
             model.note(&format!("features {name}: {images}{what}"));
         }
-        let path = path.clone();
-        source.file = Some(File { path, table });
+        source.file = Some(store);
         Ok(source)
     }
 
     /// Number of final blocks that the features are of, or can be of if none are computed yet.
     pub fn most_layers(&self) -> usize {
         match (&self.file, &self.embedder) {
-            (Some(file), _) if !file.table.is_empty() => self.layers,
+            (Some(file), _) if !file.table().is_empty() => self.layers,
             (_, Some(embedder)) => embedder.architecture().depth,
             _ => self.layers,
         }
@@ -135,13 +128,18 @@ impl<'a> Source<'a> {
 
     /// Whether it is known of how many final blocks the features are: `.npy` and `.csv` do not say.
     pub fn knows_layers(&self) -> bool {
-        let recipe = |file: &File| FolderRequest::of_recipe(file.table.recipe.as_deref()?);
+        let recipe =
+            |file: &FeatureStore| FolderRequest::of_recipe(file.table().recipe.as_deref()?);
         self.embedder.is_some() || self.file.as_ref().and_then(recipe).is_some()
     }
 
     /// Computes the features of so many final blocks; does nothing where the file has its own.
     pub fn set_layers(&mut self, layers: usize) {
-        if self.file.as_ref().is_none_or(|file| file.table.is_empty()) {
+        if self
+            .file
+            .as_ref()
+            .is_none_or(|file| file.table().is_empty())
+        {
             self.layers = layers;
         }
     }
@@ -154,7 +152,7 @@ impl<'a> Source<'a> {
     /// What the features are of, to print: the model, or the file.
     pub fn name(&self) -> String {
         match (&self.model.model, &self.file) {
-            (None, Some(file)) => printable(&file.path),
+            (None, Some(file)) => printable(file.path()),
             _ => self.model.name(),
         }
     }
@@ -173,12 +171,14 @@ impl<'a> Source<'a> {
         })
     }
 
-    /// All features in the file, if there is no folder to take some of.
+    /// All features in the file, if there is no folder to take some of; without those of images that have changed since.
     pub fn all(&self) -> Result<Embedded> {
-        match &self.file {
-            Some(file) if !file.table.is_empty() => Ok(file.table.embedded()),
-            _ => Err(no_images()),
-        }
+        let Some(file) = self.file.as_ref().filter(|file| !file.table().is_empty()) else {
+            return Err(no_images());
+        };
+        let remedy = "give --data and --model to update it";
+        let table = unchanged(self.model, file.path(), file.table().clone(), false, remedy)?;
+        Ok(table.embedded())
     }
 
     /// Features of all images, of the folder `data` if there is one and else of the file.
@@ -199,38 +199,37 @@ impl<'a> Source<'a> {
         let Some(file) = &mut self.file else {
             return model.embed(embedder, folder, self.kind, self.layers);
         };
-        outside("--features", &file.path, folder.root())?;
-        EmbeddingTable::check_names(&file.path, folder)?;
-        let before = std::slice::from_ref(&file.table);
+        outside("--features", file.path(), folder.root())?;
+        EmbeddingTable::check_names(file.path(), folder)?;
         let request = model.request(self.kind, self.layers);
         let expected = embedder.input(folder.range());
         if let Some(input) = file
-            .table
+            .table()
             .input
             .as_ref()
             .filter(|input| **input != expected)
         {
-            let (name, input) = (printable(&file.path), printable(input));
+            let (name, input) = (printable(file.path()), printable(input));
             let reason = format!(
                 "holds features of images that were prepared in another way ({input}, and not {expected}); choose another file, or make \
                  it again with `ibot embed --out {name}`"
             );
-            return Err(Error::data(&file.path, reason));
+            return Err(Error::data(file.path(), reason));
         }
         let stop = stop_on_signal()?;
-        let (embedded, reused) = model.embed_changed(embedder, folder, &request, before, &stop)?;
+        let (embedded, reused) =
+            model.embed_changed(embedder, folder, &request, &[file.table()], &stop)?;
         let is_cut_short = embedded.is_cut_short;
         if reused.computed > 0 {
             let made = EmbeddingTable::new(embedded.clone(), embedder.hash());
-            let is_store = file.table.is_store_of(embedder, folder, &request);
+            let is_store = file.table().is_store_of(embedder, folder, &request);
             let updated = if is_store {
-                file.table.updated(made)
+                file.table().updated(made)
             } else {
                 made
             };
-            updated.write(&file.path)?;
-            file.table = updated;
-            let (name, images) = (printable(&file.path), counted(reused.computed, "image"));
+            file.write(updated)?;
+            let (name, images) = (printable(file.path()), counted(reused.computed, "image"));
             model.note(&format!("features {name}: {images} added or renewed"));
         }
         if is_cut_short {
@@ -243,8 +242,8 @@ impl<'a> Source<'a> {
 
     fn of_file(&self, folder: &ImageFolder) -> Result<Embedded> {
         let file = self.file.as_ref().ok_or_else(no_images)?;
-        let (embedded, missing) = file.table.of_folder(folder)?;
-        let (name, root) = (printable(&file.path), folder.root());
+        let (embedded, missing) = file.table().of_folder(folder)?;
+        let (name, root) = (printable(file.path()), folder.root());
         let remedy =
             format!("give --model to compute them, or run `ibot embed --out {name}` again");
         if embedded.paths.is_empty() {
@@ -257,6 +256,9 @@ impl<'a> Source<'a> {
                 "{count} of {} left out, {first} first: not in {name}, or changed since; {remedy}",
                 printable(root)
             ));
+            let reason = format!("not in {name}, or changed since");
+            let missing = missing.into_iter().map(|path| (path, reason.clone()));
+            self.model.left_out.skip(&missing.collect::<Vec<_>>());
         }
         Ok(embedded)
     }
@@ -268,9 +270,13 @@ pub fn no_images() -> Error {
     Error::config("--data", "absent", remedy)
 }
 
-/// A table from `ibot embed` whose numbers are all finite.
+/// A table from `ibot embed` with a row at least, whose numbers are all finite.
 pub fn read_finite(path: &Path) -> Result<EmbeddingTable> {
     let table = EmbeddingTable::read(path)?;
+    if table.is_empty() {
+        let reason = "holds features of no image; remove it, and make it again with `ibot embed`";
+        return Err(Error::data(path, reason));
+    }
     let wrong = table.features.iter().position(|value| !value.is_finite());
     match wrong.and_then(|at| table.paths.get(at / table.width.max(1))) {
         None => Ok(table),

@@ -15,6 +15,7 @@ use indicatif::{ProgressBar, ProgressDrawTarget, ProgressStyle};
 use super::classification_report::{Accuracy, top5_text};
 use super::images::LabeledImages;
 use super::model::{HELD_OUT, ModelArgs};
+use super::output::answer_json;
 use super::ranks::RankArgs;
 use super::screen::is_quiet;
 use super::signals::stop_on_signal;
@@ -116,7 +117,7 @@ impl FinetuneArgs {
         let report = finetune(&request, &stop, &mut progress)?;
         progress.bar.finish_and_clear();
         if model.ranks.is_first() {
-            model.answer(&report, || table(&report))
+            answer_json(model.json, &report, || table(&report))
         } else {
             Ok(())
         }

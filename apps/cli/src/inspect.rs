@@ -6,6 +6,7 @@ use std::path::{Path, PathBuf};
 use ibot::Result;
 use ibot::backbone::{VitConfig, encoder_names, encoder_tags, timm_normalization, vit_from_name};
 use ibot::data::ValueRange;
+use ibot::embedding::{EmbeddingTable, TableKind};
 use ibot::error::{counted, printable};
 use ibot::files::model::{
     Described, LocalModel, ModelCard, ModelSource, Preprocessing, file_hash, read_card,
@@ -46,6 +47,9 @@ impl InspectArgs {
         };
         let LocalModel { file, described } = ModelSource::File(file.clone()).resolve()?;
         let file = &file;
+        if let Some(kind) = TableKind::of(file) {
+            return self.table(file, kind);
+        }
         let tensors = read_weights(file)?;
         let card = read_card(file)?;
         let parameters: usize = tensors.values().map(|tensor| tensor.values.len()).sum();
@@ -97,6 +101,44 @@ impl InspectArgs {
     }
 }
 
+impl InspectArgs {
+    /// Describes a file of features.
+    fn table(&self, file: &Path, kind: TableKind) -> Result<()> {
+        let table = match kind {
+            TableKind::Images => Some(EmbeddingTable::read(file)?),
+            TableKind::Patches | TableKind::Tiles => None,
+        };
+        if self.json {
+            let all = json!({
+                "features_of": kind.to_string(),
+                "images": table.as_ref().map(EmbeddingTable::len),
+                "width": table.as_ref().map(|table| table.width),
+                "model": table.as_ref().map(|table| &table.model),
+                "recipe": table.as_ref().map(|table| &table.recipe),
+            });
+            return answer(format_args!("{all:#}"));
+        }
+        let name = printable(file);
+        let Some(table) = table else {
+            return answer(format_args!("{name}: features of {kind}, not a model"));
+        };
+        let (images, width) = (counted(table.len(), "image"), table.width);
+        answer(format_args!(
+            "{name}: features of {images}, {width} values each; not a model"
+        ))?;
+        let said = [
+            ("features", table.recipe),
+            ("BLAKE3 of their model", table.model),
+        ];
+        for (what, said) in said {
+            if let Some(said) = said {
+                answer(format_args!("{what}: {}", printable(&said)))?;
+            }
+        }
+        Ok(())
+    }
+}
+
 fn describe_with_card(
     file: &Path,
     card: &ModelCard,
@@ -136,7 +178,7 @@ fn describe_without_card(described: &Described) -> Result<()> {
             "config.json {}",
             described.refused.as_deref().unwrap_or_default()
         )),
-        _ => answer("no architecture in the file; pass --encoder"),
+        _ => answer("no architecture in the file; commands with --model need --encoder"),
     }
 }
 

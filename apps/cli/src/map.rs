@@ -7,6 +7,7 @@ use ibot::embedding::Embedded;
 use ibot::error::{counted, printable};
 use ibot::{Error, Result};
 use image::imageops::thumbnail;
+use rayon::iter::Either;
 use rayon::prelude::*;
 use serde::Serialize;
 
@@ -118,13 +119,25 @@ impl MapArgs {
         let shown = count.min(self.most);
         let chosen = (0..shown).map(|at| at * count / shown);
         // an image that can no longer be read is left out
-        let image = |at: usize| Some((at, self.small(&embedded.paths[at])?));
+        let image = |at: usize| {
+            let path = &embedded.paths[at];
+            let small = self.small(path);
+            let small = small.map_err(|error| (path.clone(), error.without_path()))?;
+            Ok((at, small))
+        };
         let chosen: Vec<usize> = chosen.collect();
-        let images: Vec<(usize, String)> = chosen.into_par_iter().filter_map(image).collect();
+        let (images, unreadable): (Vec<(usize, String)>, Vec<_>) = chosen
+            .into_par_iter()
+            .map(image)
+            .partition_map(|image| match image {
+                Ok(image) => Either::Left(image),
+                Err(unreadable) => Either::Right(unreadable),
+            });
         if images.is_empty() {
             let reason = "none of the images can be read";
             return Err(Error::data(source, reason));
         }
+        self.model.note_skipped(&unreadable);
         let at = || images.iter().map(|(at, _)| *at);
         let rows: Vec<f32> = at()
             .flat_map(|at| rows[at * width..(at + 1) * width].iter().copied())
@@ -146,10 +159,10 @@ impl MapArgs {
         })
     }
 
-    /// Its thumbnail; none if it cannot be read.
-    fn small(&self, path: &Path) -> Option<String> {
+    /// Its thumbnail.
+    fn small(&self, path: &Path) -> Result<String> {
         let (side, quality) = THUMBNAIL;
-        let image = decode_rgb_in(path, self.model.pixels.max_pixels, self.model.range()).ok()?;
+        let image = decode_rgb_in(path, self.model.pixels.max_pixels, self.model.range())?;
         let longer = image.width().max(image.height());
         let image = if longer > side {
             let [width, height] =
@@ -158,7 +171,7 @@ impl MapArgs {
         } else {
             image
         };
-        page::jpeg(&image, quality).ok()
+        page::jpeg(&image, quality)
     }
 }
 

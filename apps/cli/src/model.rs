@@ -22,9 +22,10 @@ use super::bar::images_bar;
 use super::device::DeviceArgs;
 use super::flags::in_flags;
 use super::folder_args::PixelArgs;
+use super::left_out::LeftOutLog;
 use super::output::{answer_json, say, warn};
 use super::ranks::{RankArgs, Ranks};
-use super::screen::is_quiet;
+use super::screen::{is_quiet, warning};
 
 /// Which model, where, and how.
 #[derive(Debug, Clone, clap::Args)]
@@ -55,6 +56,9 @@ pub struct ModelArgs {
     /// The range of the model, or of the first folder that has one.
     #[arg(skip)]
     known_range: OnceLock<ValueRange>,
+    /// The images that the answer is not about.
+    #[arg(skip)]
+    pub left_out: LeftOutLog,
     /// Print one JSON object instead of text.
     #[arg(long)]
     pub json: bool,
@@ -221,6 +225,7 @@ impl ModelArgs {
         let folder = ImageFolder::scan_all(&sources, &self.folder_config(), &never)?;
         self.learn_range(folder.range());
         self.note(&format!("data {}: {}", printable(path), folder.summary()));
+        self.left_out.skip(&folder.summary().skipped);
         Ok(Arc::new(folder))
     }
 
@@ -255,7 +260,7 @@ impl ModelArgs {
         embedder: &Embedder,
         folder: &Arc<ImageFolder>,
         request: &FolderRequest,
-        tables: &[EmbeddingTable],
+        tables: &[&EmbeddingTable],
         stop: &AtomicBool,
     ) -> Result<(Embedded, Reused)> {
         let bar = Self::bar(folder.len());
@@ -296,15 +301,20 @@ impl ModelArgs {
         }
     }
 
-    /// Names the images that could not be read.
+    /// Names images that could not be read; they are part of the answer.
     pub fn note_skipped(&self, skipped: &[(PathBuf, String)]) {
         for (path, reason) in skipped {
             self.note(&format!("skipped {}: {reason}", printable(path)));
         }
+        self.left_out.skip(skipped);
     }
 
-    /// Prints the result: as JSON, or the text.
+    /// Prints the result: as JSON, with the images that were left out, or the text. These are counted where nothing has named them.
     pub fn answer(&self, result: &impl Serialize, text: impl FnOnce() -> String) -> Result<()> {
-        answer_json(self.json, result, text)
+        if let Some(count) = self.left_out.count().filter(|_| is_quiet()) {
+            let named = "without --quiet they are named, and --json lists them";
+            warn(warning(format_args!("WARNING {count} left out; {named}")));
+        }
+        answer_json(self.json, &self.left_out.answer(result), text)
     }
 }

@@ -8,7 +8,9 @@ use std::sync::Arc;
 
 use ibot::data::decode::decode_rgb_in;
 use ibot::data::{ImageFolder, length_and_time, read_whole};
-use ibot::embedding::{Embedder, EmbeddingTable, FeatureKind, FolderRequest, TableFormat};
+use ibot::embedding::{
+    Embedder, EmbeddingTable, FeatureKind, FeatureStore, FolderRequest, TableFormat, TableKind,
+};
 use ibot::error::{counted, printable};
 use ibot::eval::nearest;
 use ibot::path_text::{absolute, path_of_text, path_text};
@@ -20,7 +22,8 @@ use super::features::read_finite;
 use super::model::ModelArgs;
 use super::sheets::save_sheet;
 use super::signals::stop_on_signal;
-use index::{IndexState, refuse_images_elsewhere};
+use super::unchanged::unchanged;
+use index::{newer, refuse_images_elsewhere};
 
 /// Flags of `ibot search`.
 #[derive(Debug, clap::Args)]
@@ -186,14 +189,15 @@ impl SearchArgs {
         let folder = self.model.scan(data)?;
         let request = self.model.request(FeatureKind::Cls, 1);
         if let Some(index) = index {
-            EmbeddingTable::refuse_other(index)?;
+            TableKind::Images.refuse_others(index)?;
             EmbeddingTable::check_names(index, &folder)?;
         }
-        let before = match index.filter(|index| index.exists()) {
-            Some(index) => Some(self.before(embedder, index, data, &folder)?),
-            None => None,
-        };
-        let before: Vec<EmbeddingTable> = before.into_iter().collect();
+        let store = index.map(|index| {
+            let before = |index: &Path| self.before(embedder, index, data, &folder);
+            FeatureStore::open(index, before)
+        });
+        let mut store = store.transpose()?;
+        let before: Vec<&EmbeddingTable> = store.iter().map(FeatureStore::table).collect();
         let stop = match index {
             Some(_) => stop_on_signal()?,
             None => Arc::default(), // nothing is lost if a signal ends the process
@@ -202,9 +206,9 @@ impl SearchArgs {
             (self.model).embed_changed(embedder, &folder, &request, &before, &stop)?;
         let is_cut_short = embedded.is_cut_short;
         let table = EmbeddingTable::new(embedded, embedder.hash());
-        if let Some(index) = index.filter(|_| before.first() != Some(&table)) {
-            table.write(index)?;
-            let (name, count) = (printable(index), counted(table.len(), "image"));
+        if let Some(store) = store.as_mut().filter(|store| *store.table() != table) {
+            store.write(table.clone())?;
+            let (name, count) = (printable(store.path()), counted(table.len(), "image"));
             self.model.note(&format!("index {name}: {count}"));
         }
         if is_cut_short {
@@ -268,29 +272,15 @@ impl SearchArgs {
         }
     }
 
-    /// The rows of an index whose images still exist; reports what changed since.
+    /// The rows of an index whose images are as they were; reports what changed since.
     fn there(&self, index: &Path, table: EmbeddingTable) -> Result<EmbeddingTable> {
-        let state = IndexState::of(index, &table)?;
-        if state.there.is_empty() {
-            let reason = format!(
-                "all of its {} images are gone, such as {}; {}",
-                table.len(),
-                printable(table.paths.first().map_or("", String::as_str)),
-                made_again(index)
-            );
-            return Err(Error::data(index, reason));
-        }
-        if let Some(difference) = state.difference(table.len()) {
+        let remedy = "make it again with --data";
+        let table = unchanged(&self.model, index, table, true, remedy)?;
+        if let Some(newer) = newer(index, &table)? {
             let name = printable(index);
-            let remedy = made_again(index);
-            self.model
-                .note(&format!("index {name}: {difference}; {remedy}"));
+            self.model.note(&format!("index {name}: {newer}; {remedy}"));
         }
-        Ok(if state.there.len() == table.len() {
-            table
-        } else {
-            table.rows_at(&state.there)
-        })
+        Ok(table)
     }
 
     fn save(&self, out: &Path, hits: &[Hit]) -> Result<()> {

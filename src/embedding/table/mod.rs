@@ -7,19 +7,22 @@
 //! | `.parquet`     | path, label, embedding (a list of D floats)                        | pandas, Polars, DuckDB|
 //! | `.safetensors` | features `[B, D]`; paths and labels as JSON in the metadata        | PyTorch, and this crate|
 //!
-//! Those of patches are in `patches`, what was found about images in `columns`.
+//! Those of patches are in `patches`, those of tiles in `tiles`, which of them a file holds in `kind`, what was found about images
+//! in `columns`. `store` is a file that several commands add to.
 //!
 //! Each is written under a temporary name, synced and renamed: the final name is never half a file.
 
 mod columns;
 mod csv;
 mod format;
+mod kind;
 mod npy;
 mod parquet;
 mod parquet_reader;
 mod patches;
 mod rows;
 mod safetensors;
+mod store;
 mod tiles;
 
 use std::path::{Path, PathBuf};
@@ -30,8 +33,10 @@ use crate::path_text::{absolute, path_text};
 pub use columns::{ColumnValues, ImageColumns};
 pub use format::TableFormat;
 use format::{check_files, files_of};
+pub use kind::TableKind;
 pub use patches::{PatchOrigin, PatchOwner, PatchShape, PatchTable};
 pub use rows::EmbeddingTable;
+pub use store::FeatureStore;
 pub use tiles::TileTable;
 
 impl EmbeddingTable {
@@ -48,19 +53,6 @@ impl EmbeddingTable {
     /// The files that [`Self::write`] makes: `path`, and the paths beside a `.npy`.
     pub fn written(path: &Path) -> Vec<PathBuf> {
         files_of(path, npy::paths_file)
-    }
-
-    /// Refuses to write over a model, which has the ending of a table: an exchange of two names would cost a training.
-    ///
-    /// # Errors
-    /// [`Error::Data`] where `path` is there, ends in `.safetensors` and holds no features.
-    pub fn refuse_other(path: &Path) -> Result<()> {
-        let may_be_model = matches!(TableFormat::from_path(path), Ok(TableFormat::Safetensors));
-        if !may_be_model || !path.exists() || safetensors::is_table(path) {
-            return Ok(());
-        }
-        let reason = "exists and holds no features, so it may be a model: give another name, or remove it first";
-        Err(Error::data(path, reason))
     }
 
     /// Refuses a format that cannot hold the names of a folder's images: before their features are computed, which would be lost.
@@ -82,8 +74,7 @@ impl EmbeddingTable {
 
     /// Writes the table, whole or not at all, in the format that the ending of `path` names; replaces a file of that name.
     ///
-    /// The two files of `.npy` are renamed one after the other: a crash between the renames leaves the new paths beside
-    /// the features that were there before.
+    /// The two files of `.npy` get their names one after the other: a crash between the two leaves the new paths, and no features.
     ///
     /// # Errors
     /// [`Error::Data`] where the ending is not known, the table's parts do not fit each other, or the format cannot hold
@@ -101,7 +92,8 @@ impl EmbeddingTable {
 
     /// Reads a table that [`Self::write`] wrote.
     ///
-    /// An empty `.parquet` is refused, as it does not say how wide its rows would be.
+    /// Other programs may have written it again: optional columns and floats of 64 bits in `.parquet`, floats of 16 to 64 bits in either
+    /// order in `.npy`. An empty `.parquet` is refused, as it does not say how wide its rows would be.
     ///
     /// # Errors
     /// [`Error::Data`] where the file is another format or damaged, has another number of paths, labels or rows, or holds
@@ -114,7 +106,7 @@ impl EmbeddingTable {
             Error::data(path, reason)
         };
         // its array looks like one of images
-        if format == TableFormat::Npy && tiles::is_of_tiles(path, format) {
+        if format == TableFormat::Npy && TableKind::of(path) == Some(TableKind::Tiles) {
             return Err(of_tiles());
         }
         let table = match format {
@@ -124,7 +116,7 @@ impl EmbeddingTable {
             TableFormat::Safetensors => safetensors::read(path),
         };
         let table = table.map_err(|error| {
-            if tiles::is_of_tiles(path, format) {
+            if TableKind::of(path) == Some(TableKind::Tiles) {
                 of_tiles()
             } else {
                 error

@@ -23,7 +23,7 @@ use crate::error::{Error, Result};
 use crate::unfinished::Unfinished;
 
 /// `element` and `list` are names that Parquet prescribes.
-pub(super) const SCHEMA: &str = "message schema {
+const SCHEMA: &str = "message schema {
     required binary path (STRING);
     optional binary label (STRING);
     required group embedding (LIST) { repeated group list { required float element; } }

@@ -68,6 +68,19 @@ impl EmbeddingTable {
         }
     }
 
+    /// Whether another table has rows of the same kind: features of one model, made in one way.
+    pub(super) fn is_like(&self, other: &Self) -> bool {
+        let kind = |of: &Self| {
+            (
+                of.width,
+                of.model.clone(),
+                of.recipe.clone(),
+                of.input.clone(),
+            )
+        };
+        kind(self) == kind(other)
+    }
+
     /// The features of a row, `[D]`.
     pub fn row(&self, at: usize) -> &[f32] {
         &self.features[at * self.width..(at + 1) * self.width]

@@ -1,7 +1,7 @@
 //! safetensors: features `[B, D]`, with paths and labels in the metadata.
 
 use std::fs;
-use std::io::Write as _;
+use std::io::Write;
 use std::path::Path;
 
 use safetensors::{Dtype, SafeTensors};
@@ -10,12 +10,13 @@ use serde::Serialize;
 use crate::embedding::stamp::FileStamp;
 use crate::embedding::table::rows::EmbeddingTable;
 use crate::error::{Error, Result};
-use crate::files::{read_metadata, safetensors_header, write_values};
+use crate::files::{safetensors_header, write_values};
 use crate::precision::Precision;
 use crate::unfinished::Unfinished;
 
-/// Name of the tensor.
-const FEATURES: &str = "features";
+/// Name of the tensor, and of that of patches.
+pub(super) const FEATURES: &str = "features";
+pub(super) const PATCHES: &str = "patches";
 /// Keys of the metadata; each value is a JSON list of B texts (of labels: or nulls), itself text.
 const PATHS: &str = "paths";
 const LABELS: &str = "labels";
@@ -30,13 +31,26 @@ const STAMPS: &str = "files";
 pub(super) const MAX_HEADER: usize = 100_000_000;
 
 pub(super) fn write(table: &EmbeddingTable, path: &Path) -> Result<()> {
+    let header = checked_header(table, path)?;
+    let written = Unfinished::write(path, |file| write_all(file, &header, table))?;
+    written.finish()
+}
+
+/// The header of a table; refused where it is more than readers take.
+pub(super) fn checked_header(table: &EmbeddingTable, path: &Path) -> Result<Vec<u8>> {
     let header = header(table).map_err(Error::io(path))?;
     check_header(path, header.len(), table.len())?;
-    let written = Unfinished::write(path, |file| {
-        file.write_all(&header)?;
-        write_values(file, &table.features)
-    })?;
-    written.finish()
+    Ok(header)
+}
+
+/// The whole file.
+pub(super) fn write_all(
+    file: &mut impl Write,
+    header: &[u8],
+    table: &EmbeddingTable,
+) -> std::io::Result<()> {
+    file.write_all(header)?;
+    write_values(file, &table.features)
 }
 
 /// Refuses names that no header holds, before their features are computed. Sizes and times of files are not asked for, and taken to
@@ -55,11 +69,6 @@ pub(super) fn check_names(
     };
     let header = header(&table).map_err(Error::io(path))?;
     check_header(path, header.len(), table.len())
-}
-
-/// Whether a file holds features of images, or of their patches or tiles, all of which name the images.
-pub(super) fn is_table(path: &Path) -> bool {
-    read_metadata(path).is_ok_and(|metadata| metadata.contains_key(PATHS))
 }
 
 /// Refuses a header of so many bytes, for so many images, that no reader takes.

@@ -10,13 +10,12 @@
 //! x and y are the tile's left and upper edge in pixels of the upright image.
 
 use std::fs::File;
-use std::io::{BufWriter, Read as _, Write};
+use std::io::{BufWriter, Write};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use parquet::data_type::Int32Type;
 use parquet::file::properties::WriterProperties;
-use parquet::file::reader::{FileReader as _, SerializedFileReader};
 use parquet::file::writer::SerializedFileWriter;
 use parquet::schema::parser::parse_message_type;
 
@@ -24,9 +23,9 @@ use crate::csv_text::{field, label_field};
 use crate::data::TileArea;
 use crate::embedding::table::csv::{write_names, write_numbers};
 use crate::embedding::table::format::{TableFormat, check_files, files_of};
-use crate::embedding::table::npy::{header, paths_file};
+use crate::embedding::table::npy::{header, publish};
 use crate::embedding::table::parquet::{self as columns, VALUES_IN_GROUP};
-use crate::embedding::table::safetensors::{MAX_HEADER, check_header};
+use crate::embedding::table::safetensors::check_header;
 use crate::error::{Error, Result};
 use crate::files::{safetensors_header, write_values};
 use crate::precision::Precision;
@@ -45,7 +44,7 @@ const SCHEMA: &str = "message schema {
 }";
 
 /// Name of the tensor.
-const TILE_FEATURES: &str = "tile_features";
+pub(super) const TILE_FEATURES: &str = "tile_features";
 
 /// Features of tiles, with where each is from.
 #[derive(Debug, Clone, Default, PartialEq)]
@@ -118,7 +117,7 @@ impl TileTable {
                     file.write_all(&header(&[self.len(), self.width], 0))?;
                     write_values(file, &self.features)
                 })?;
-                tiles.finish()?;
+                publish(tiles, features.path())?;
                 features
             }
             TableFormat::Safetensors => {
@@ -200,56 +199,15 @@ impl TileTable {
     }
 }
 
-/// Whether a file holds features of tiles. Of a `.npy` with neighbors of both kinds, the newer one says.
-pub(super) fn is_of_tiles(path: &Path, format: TableFormat) -> bool {
-    let written = |path: &Path| {
-        std::fs::metadata(path)
-            .and_then(|file| file.modified())
-            .ok()
-    };
-    match format {
-        TableFormat::Npy => {
-            let tiles = written(&tiles_file(path));
-            tiles.is_some() && tiles > written(&paths_file(path))
-        }
-        TableFormat::Csv => first_bytes(path, COLUMNS.len() as u64) == COLUMNS.as_bytes(),
-        TableFormat::Safetensors => {
-            let head = first_bytes(path, 8);
-            let length = head.try_into().map_or(0, u64::from_le_bytes);
-            let head = first_bytes(path, 8 + length.min(MAX_HEADER as u64));
-            // quotes within the texts of the metadata are escaped
-            String::from_utf8_lossy(&head).contains(&format!("\"{TILE_FEATURES}\":{{"))
-        }
-        TableFormat::Parquet => {
-            let file = File::open(path).map(SerializedFileReader::new);
-            file.is_ok_and(|reader| {
-                reader.is_ok_and(|reader| {
-                    let schema = reader.metadata().file_metadata().schema_descr_ptr();
-                    schema
-                        .columns()
-                        .get(2)
-                        .is_some_and(|column| column.name() == "x")
-                })
-            })
-        }
-    }
-}
-
-/// At most so many bytes of a file, none where it cannot be read.
-fn first_bytes(path: &Path, most: u64) -> Vec<u8> {
-    let mut bytes = Vec::new();
-    // what was read before an error is compared as well
-    let _ = File::open(path).and_then(|file| file.take(most).read_to_end(&mut bytes));
-    bytes
-}
-
 /// The neighbor of a `.npy` that says where the tiles lie.
-fn tiles_file(path: &Path) -> PathBuf {
+pub(super) fn tiles_file(path: &Path) -> PathBuf {
     path.with_extension("tiles.csv")
 }
 
 #[cfg(test)]
 mod tests {
+    use parquet::file::reader::{FileReader as _, SerializedFileReader};
+
     use super::*;
 
     #[test]

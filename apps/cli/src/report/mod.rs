@@ -7,6 +7,7 @@ pub use run::Run;
 
 use std::path::{Path, PathBuf};
 
+use ibot::data::LeftOut;
 use ibot::data::drawing::write_drawing;
 use ibot::embedding::Embedder;
 use ibot::error::{counted, printable};
@@ -43,6 +44,8 @@ struct Report<'a> {
     runs: Vec<&'a Verdict>,
     #[serde(serialize_with = "ibot::path_text::serialize_all")]
     files: Vec<PathBuf>,
+    /// Runs that cannot be read, each with the reason.
+    skipped: Vec<LeftOut>,
 }
 
 impl ReportArgs {
@@ -54,7 +57,7 @@ impl ReportArgs {
         };
         destination::folder("--out", &out)?;
         destination::drawings(&out, is_curve)?;
-        let runs = Run::read_all(&self.runs)?;
+        let (runs, skipped) = Run::read_all(&self.runs)?;
         std::fs::create_dir_all(&out).map_err(Error::io(&out))?;
         let mut page = Page::new(&title(&runs));
         add_verdicts(&mut page, &runs)?;
@@ -73,6 +76,7 @@ impl ReportArgs {
             &Report {
                 runs: runs.clone(),
                 files,
+                skipped,
             },
             || {
                 let mut lines: Vec<String> = runs.iter().map(|verdict| terminal(verdict)).collect();

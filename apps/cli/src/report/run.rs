@@ -3,7 +3,9 @@
 use std::collections::BTreeSet;
 use std::path::{Path, PathBuf};
 
+use ibot::data::LeftOut;
 use ibot::error::printable;
+use ibot::path_text::path_text;
 use ibot::train::RunRecord;
 use ibot::{Error, Result};
 
@@ -45,11 +47,11 @@ impl Run {
         })
     }
 
-    /// Runs named by their folders, as short as they differ. Of several, one that cannot be read is said and left out.
+    /// Runs named by their folders, as short as they differ, and those that are left out: of several, one that cannot be read is said.
     ///
     /// # Errors
     /// None can be read.
-    pub(super) fn read_all(folders: &[PathBuf]) -> Result<Vec<Self>> {
+    pub(super) fn read_all(folders: &[PathBuf]) -> Result<(Vec<Self>, Vec<LeftOut>)> {
         let last = |folder: &PathBuf| folder.file_name().map(printable);
         let short: BTreeSet<Option<String>> = folders.iter().map(last).collect();
         let is_short = short.len() == folders.len();
@@ -57,12 +59,16 @@ impl Run {
             Some(name) if is_short => name,
             _ => printable(folder),
         };
-        let (mut runs, mut first) = (Vec::new(), None);
+        let (mut runs, mut skipped, mut first) = (Vec::new(), Vec::new(), None);
         for folder in folders {
             match Self::read(folder, name(folder)) {
                 Ok(run) => runs.push(run),
                 Err(error) if folders.len() > 1 => {
                     warn(warning(format_args!("WARNING left out: {error}")));
+                    skipped.push(LeftOut {
+                        path: path_text(folder),
+                        reason: error.without_path(),
+                    });
                     first.get_or_insert(error);
                 }
                 Err(error) => return Err(error),
@@ -70,7 +76,7 @@ impl Run {
         }
         match first {
             Some(error) if runs.is_empty() => Err(error),
-            _ => Ok(runs),
+            _ => Ok((runs, skipped)),
         }
     }
 }

@@ -357,7 +357,7 @@ fn a_sheet_without_images_is_refused() {
     fs::remove_file(trained.scratch.path("images/odd/3.png")).unwrap();
     let said = succeeds(&of("1"));
     for part in [
-        "1 of 10 images cannot be read",
+        "1 of 10 images are gone and left out",
         "removed 1 drawing of an earlier call, such as",
         "cluster-001.png",
     ] {

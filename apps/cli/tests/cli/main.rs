@@ -50,6 +50,7 @@ mod soak;
 mod start;
 #[cfg(unix)]
 mod stopping;
+mod stored;
 mod tiles;
 mod training;
 mod transformers;

@@ -54,9 +54,11 @@ fn reports_on_a_run_and_compares_several() {
     let half: String = lines.split_inclusive('\n').take(30).collect();
     fs::write(made, half).unwrap();
     let out = trained.out("both");
-    let output = ibot(&["report", &run, &other, "--out", &out, "--json"]);
+    let none = trained.out("none");
+    let output = ibot(&["report", &run, &other, &none, "--out", &out, "--json"]);
     let report: Value = serde_json::from_slice(&output.stdout).unwrap();
     assert_eq!(report["runs"].as_array().unwrap().len(), 2, "{report}");
+    assert_eq!(report["skipped"][0]["path"].as_str(), Some(none.as_str()));
     assert_eq!(report["runs"][0]["steps"], 60);
     let half = &report["runs"][1];
     let headline = half["headline"].as_str().unwrap();

@@ -70,7 +70,7 @@ impl Array {
                 let mut owners = owners.iter();
                 owners.try_for_each(|of| csv::write_path(file, &of.path, of.label.as_deref()))
             })?;
-            paths.finish()?;
+            npy::publish(paths, path)?;
         }
         self.unfinished.finish_as(path)
     }
@@ -91,8 +91,14 @@ fn header(
             let paths: Vec<&str> = owners.iter().map(|of| of.path.as_str()).collect();
             let labels: Vec<Option<&str>> = owners.iter().map(|of| of.label.as_deref()).collect();
             let known = [&origin.model, &origin.recipe];
-            let header =
-                safetensors::header_of("patches", &shape, &paths, &labels, known, Vec::new())?;
+            let header = safetensors::header_of(
+                safetensors::PATCHES,
+                &shape,
+                &paths,
+                &labels,
+                known,
+                Vec::new(),
+            )?;
             Ok(safetensors::padded(header, least))
         }
     }
