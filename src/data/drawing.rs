@@ -1,13 +1,14 @@
 //! A mark in the PNG files that this program draws: a contact sheet or an attention map that was written into a folder of
 //! images must not count as one of them in the next scan.
 
-use std::io::{self, Write};
+use std::fs::File;
+use std::io::{self, Read as _, Write};
 use std::path::Path;
 
 use image::RgbImage;
 use png::{BitDepth, ColorType, EncodingError};
 
-use crate::error::Result;
+use crate::error::{Error, Result};
 use crate::unfinished::Unfinished;
 
 /// Keyword and text of PNG's own chunk for what wrote a file.
@@ -17,11 +18,12 @@ const AT: usize = 33;
 /// Bytes of a file that [`is_drawing`] looks at: length, name and content of the chunk too.
 pub(super) const HEAD_BYTES: u64 = 33 + 8 + 13;
 
-/// Writes a PNG with the mark, whole or not at all; replaces a file of that name.
+/// Writes a PNG with the mark, whole or not at all; replaces a drawing of that name.
 ///
 /// # Errors
-/// [`crate::Error::Io`].
+/// Those of [`check_drawing`]; [`Error::Io`].
 pub fn write_drawing(path: &Path, image: &RgbImage) -> Result<()> {
+    check_drawing(path)?;
     let unfinished = Unfinished::write(path, |file| {
         encode(file, image).map_err(|error| match error {
             EncodingError::IoError(source) => source,
@@ -40,6 +42,34 @@ fn encode(file: impl Write, image: &RgbImage) -> std::result::Result<(), Encodin
     let mut writer = encoder.write_header()?;
     writer.write_image_data(image.as_raw())?;
     writer.finish()
+}
+
+/// Refuses a path where something else than a drawing is: a photograph may be the only one of its kind.
+///
+/// # Errors
+/// [`Error::Data`]; [`Error::Io`] where the file there cannot be read.
+pub fn check_drawing(path: &Path) -> Result<()> {
+    if path.exists() && !is_drawn(path)? {
+        let reason = "exists and is no drawing of ibot: choose another place";
+        return Err(Error::data(path, reason));
+    }
+    Ok(())
+}
+
+/// Whether a file is a drawing of this program.
+///
+/// # Errors
+/// [`Error::Io`].
+pub fn is_drawn(path: &Path) -> Result<bool> {
+    // a pipe would wait for its writer
+    if !path.is_file() {
+        return Ok(false);
+    }
+    let mut head = Vec::new();
+    File::open(path)
+        .and_then(|file| file.take(HEAD_BYTES).read_to_end(&mut head))
+        .map_err(Error::io(path))?;
+    Ok(is_drawing(&head))
 }
 
 /// Whether a PNG file that begins with `head` is such a drawing.
@@ -67,6 +97,15 @@ mod tests {
         let head = |path| std::fs::read(path).unwrap()[..HEAD_BYTES as usize].to_vec();
         assert!(is_drawing(&head(&drawing)) && !is_drawing(&head(&photo)));
         assert!(!is_drawing(&head(&drawing)[..50]));
+        // nothing else is replaced
+        let before = std::fs::read(&photo).unwrap();
+        let refused = write_drawing(&photo, &image).unwrap_err().to_string();
+        assert!(
+            refused.contains("photo.png: exists and is no drawing"),
+            "{refused}"
+        );
+        assert!(std::fs::read(&photo).unwrap() == before);
+        write_drawing(&drawing, &image).unwrap();
         assert_eq!(image::open(&drawing).unwrap().into_rgb8(), image);
         // one that cannot be drawn leaves the one before
         let empty = RgbImage::new(0, 5);

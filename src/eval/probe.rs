@@ -12,7 +12,7 @@ pub struct ProbeConfig {
     /// What fits the weights. Default L-BFGS with a tolerance of 1e-5 and at most 1000 steps.
     pub optimizer: ProbeOptimizer,
     /// Values to choose from, each above 0: inverse strengths of the L2 penalty (scikit-learn's `C`) with
-    /// [`ProbeOptimizer::Lbfgs`], default 1e-4 to 1; learning rates with [`ProbeOptimizer::Sgd`], default 1e-3 to 0.1
+    /// [`ProbeOptimizer::Lbfgs`], default 1e-4 to 1000; learning rates with [`ProbeOptimizer::Sgd`], default 1e-3 to 0.1
     /// ([`ProbeConfig::sgd`]).
     pub candidates: Vec<f64>,
     /// Seed of the rows that choose, and of the order of those that train. Default 0.
@@ -46,14 +46,14 @@ impl Default for ProbeConfig {
 }
 
 impl ProbeConfig {
-    /// L-BFGS with strengths from 1e-4 to 1, tolerance 1e-5, 1000 steps.
+    /// L-BFGS with strengths from 1e-4 to 1000, tolerance 1e-5, 1000 steps.
     pub fn lbfgs() -> Self {
         Self {
             optimizer: ProbeOptimizer::Lbfgs {
                 tolerance: 1e-5,
                 iterations: 1000,
             },
-            candidates: vec![1e-4, 1e-3, 1e-2, 0.1, 1.0],
+            candidates: vec![1e-4, 1e-3, 1e-2, 0.1, 1.0, 10.0, 100.0, 1000.0],
             seed: 0,
         }
     }

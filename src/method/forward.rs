@@ -20,13 +20,13 @@ use crate::collective::{Collective, SingleProcess};
 use crate::error::{Error, Result};
 use crate::kernels::{IbotBackend, RowIndices, TrainBackend};
 use crate::method::config::PatchWeight;
-use crate::method::exchange::all_gather;
 use crate::method::ibot::Ibot;
 use crate::method::losses::{
     ClsLossInput, PatchLossInput, PatchWeighting, TeacherTargets, cls_loss, koleo_loss, patch_loss,
 };
 use crate::method::rows::PatchRows;
 use crate::method::targets::{BatchTargets, KindTargets, Part};
+use crate::method::tensor_collectives::all_gather;
 use crate::method::terms::{IbotInput, IbotOutput, LossTerms};
 use crate::precision::Precision;
 use crate::random::{Random, Stream};

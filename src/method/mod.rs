@@ -5,12 +5,11 @@
 //! - [`losses`]: pure functions
 //! - `teacher`: the moving average
 //! - `terms`, `rows`, `tiling`: what goes in and out, which rows a loss looks at, whether its logits are stored
-//! - `counts`, `exchange`: what the ranks of a run tell each other about a batch
+//! - `counts`, `tensor_collectives`: what the ranks of a run tell each other about a batch
 //! - `health_stats`: statistics for the health check
 
 mod config;
 mod counts;
-mod exchange;
 mod forward;
 mod head;
 mod health_stats;
@@ -19,6 +18,7 @@ pub mod losses;
 mod rows;
 mod targets;
 mod teacher;
+mod tensor_collectives;
 mod terms;
 mod tiling;
 

@@ -12,11 +12,11 @@ use crate::error::{Error, Result};
 use crate::kernels::{IbotBackend, Logits, TrainBackend};
 use crate::method::config::TargetKind;
 use crate::method::counts::{BatchCounts, PartCounts};
-use crate::method::exchange::{all_reduce, plus};
 use crate::method::head::Head;
 use crate::method::ibot::Ibot;
 use crate::method::losses::{Center, PartsContext, TargetRule, TeacherTargets, targets_of_parts};
 use crate::method::rows::{ChosenPatches, PatchRows};
+use crate::method::tensor_collectives::{all_reduce, plus};
 use crate::method::terms::IbotInput;
 use crate::method::tiling::tiling;
 

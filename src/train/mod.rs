@@ -24,7 +24,7 @@ pub use optim::{
 pub use run::{
     Evaluation, EvaluationTime, ImageCounts, Interval, NoObserver, Observer, OnDeviceLost,
     PatchColors, RunOptions, RunRecord, RunRequest, RunStart, SettingChange, StartWeights,
-    StepMetrics, ValidationImages, check_start, images_to_train_on, run,
+    StepMetrics, ValidationImages, best_teacher, check_start, images_to_train_on, run,
 };
 pub(crate) use run::{RunLock, append, check_same_tensors, damage_in_words, read_with_damage};
 pub(crate) use settings_diff::{Flat, differing, flatten};

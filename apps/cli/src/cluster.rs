@@ -18,7 +18,7 @@ use super::destination;
 use super::features::{Features, Source, features, no_images};
 use super::images::OptionalImages;
 use super::model::ModelArgs;
-use super::sheets::{note_earlier, save_sheet};
+use super::sheets::save_sheet;
 
 /// Clusters if neither a flag nor classes give a number.
 const CLUSTERS: usize = 10;
@@ -116,9 +116,8 @@ impl ClusterArgs {
                 );
                 return Err(Error::data(source.name(), reason));
             }
-            note_earlier(&self.model, out, &sheets, |name| {
-                name.starts_with("cluster-") && name.ends_with(".png")
-            });
+            let note = |line: &str| self.model.note(line);
+            destination::remove_earlier(out, &sheets, is_sheet, note);
         }
         self.model
             .answer(&report, || report.text(self.table.as_deref()))
@@ -131,6 +130,7 @@ impl ClusterArgs {
         }
         if let Some(out) = &self.out {
             destination::folder("--out", out)?;
+            destination::drawings(out, is_sheet)?;
         }
         if let (Some(out), Some(data)) = (&self.out, self.data.path()) {
             destination::outside("--out", out, data)?;
@@ -240,6 +240,15 @@ impl ClusterArgs {
             drawn => drawn.map(|()| Some(file)),
         }
     }
+}
+
+/// Whether a sheet of a cluster is called so.
+fn is_sheet(name: &str) -> bool {
+    let number = name.strip_prefix("cluster-");
+    let number = number.and_then(|rest| rest.strip_suffix(".png"));
+    number.is_some_and(|number| {
+        number.len() >= 3 && number.bytes().all(|digit| digit.is_ascii_digit())
+    })
 }
 
 /// Distance of each row `[B, D]` from the center of its cluster, `[B]`.

@@ -1,7 +1,12 @@
-//! Output paths, checked before the work starts.
+//! Output paths, checked before the work starts. What is not ibot's own is not written over: a drawing replaces drawings
+//! alone, weights replace nothing of a run, and nothing replaces a file that the command reads.
 
 use std::path::{Path, PathBuf};
 
+use ibot::data::drawing::{check_drawing, is_drawn};
+use ibot::error::{counted, printable};
+use ibot::files::model::read_card;
+use ibot::files::read_metadata;
 use ibot::path_text::is_inside;
 use ibot::unfinished::{check_writable, try_to_write};
 use ibot::{Error, Result};
@@ -9,6 +14,7 @@ use ibot::{Error, Result};
 /// Refuses a path inside the image folder `data`: contact sheets and maps would be read as images of their own class
 /// the next time.
 pub fn outside(flag: &str, path: &Path, data: &Path) -> Result<()> {
+    other_than(flag, path, data)?; // a list
     outside_of(flag, path, data, "the image folder --data")
 }
 
@@ -25,27 +31,111 @@ fn outside_of(flag: &str, path: &Path, folder: &Path, name: &str) -> Result<()> 
     Ok(())
 }
 
-/// Refuses to write over the weights of a run: with a model as a folder, or a file of their name.
+/// Folders above a file in which a run is looked for: a checkpoint's is `RUN/checkpoints/step-000000120`.
+const ABOVE: usize = 3;
+
+/// Refuses to write over what is in a run: with a model as a folder, or a file, also through links.
 pub fn outside_runs(flag: &str, path: &Path) -> Result<()> {
-    let is_run = |folder: &Path| folder.join("run.json").is_file();
-    let is_weights = path
-        .extension()
-        .is_some_and(|ending| ending == "safetensors");
-    let is_in_run = is_weights && path.exists() && path.parent().is_some_and(is_run);
-    if is_run(path) || is_in_run {
+    let target = resolved(path);
+    let is_in_run = || target.ancestors().skip(1).take(ABOVE).any(is_run);
+    // the proposed commands write one into the run, which has none of its own
+    let is_onnx = target.extension().is_some_and(|ending| ending == "onnx");
+    if is_run(&target) || target.is_file() && !is_onnx && is_in_run() {
         let remedy = "would replace weights of a run: choose another place";
         return Err(Error::config(flag, path.display(), remedy));
     }
     Ok(())
 }
 
+/// Whether a folder is that of a run of pre-training or fine-tuning, or a checkpoint, which may lie anywhere.
+fn is_run(folder: &Path) -> bool {
+    let has = |name: &str| folder.join(name).is_file();
+    has("run.json") || has("B3SUMS") || has("config.toml") && has("metrics.jsonl")
+}
+
+/// Refuses weights, or files to be written beside them, that `ibot export` did not write: those of another program, or a
+/// classifier.
+pub fn own_weights(flag: &str, weights: &Path, beside: &[&str]) -> Result<()> {
+    let beside = beside.iter().map(|name| weights.with_file_name(name));
+    let mut files = std::iter::once(weights.to_path_buf()).chain(beside);
+    let there = files.find(|file| file.exists());
+    if let Some(there) = there.filter(|_| !is_exported(weights)) {
+        let remedy = "exists and is not of `ibot export`: choose another place";
+        return Err(Error::config(flag, there.display(), remedy));
+    }
+    Ok(())
+}
+
+/// A file of another size than the run's has no card, but its program's name.
+fn is_exported(weights: &Path) -> bool {
+    let card = read_card(weights).ok().flatten();
+    let metadata = read_metadata(weights).unwrap_or_default();
+    let program = metadata.get("software").map(String::as_str);
+    card.map_or(program == Some("ibot"), |card| card.classes.is_none())
+}
+
 /// Refuses a file that the command reads.
 pub fn other_than(flag: &str, path: &Path, read: &Path) -> Result<()> {
-    if resolved(path) == resolved(read) {
-        let remedy = "is a file that this command reads: choose another name";
+    if path.is_file() && resolved(path) == resolved(read) {
+        let remedy = "is a file that this command reads: choose another place";
         return Err(Error::config(flag, path.display(), remedy));
     }
     Ok(())
+}
+
+/// [`outside`] for a folder and the files that will be in it.
+pub fn outside_with(flag: &str, folder: &Path, names: &[&str], data: &Path) -> Result<()> {
+    outside(flag, folder, data)?;
+    let mut names = names.iter();
+    names.try_for_each(|name| other_than(flag, &folder.join(name), data))
+}
+
+/// Refuses a folder in which a file with the name of one's own drawings is none.
+pub fn drawings(folder: &Path, is_own: impl Fn(&str) -> bool) -> Result<()> {
+    named(folder, is_own)
+        .iter()
+        .try_for_each(|file| check_drawing(file))
+}
+
+/// Removes the drawings of an earlier call, by their names, from beside those that were `written`.
+pub fn remove_earlier(
+    folder: &Path,
+    written: &[PathBuf],
+    is_own: impl Fn(&str) -> bool,
+    note: impl Fn(&str),
+) {
+    // some file systems do not tell upper and lower case apart
+    let written: Vec<_> = written.iter().map(|file| lower(file)).collect();
+    let mut earlier = named(folder, is_own);
+    earlier.retain(|file| !written.contains(&lower(file)) && is_drawn(file).unwrap_or(false));
+    for file in &earlier {
+        if let Err(error) = std::fs::remove_file(file) {
+            return note(&Error::io(file)(error).to_string());
+        }
+    }
+    if let Some(first) = earlier.first() {
+        note(&format!(
+            "removed {} of an earlier call, such as {}",
+            counted(earlier.len(), "drawing"),
+            printable(first)
+        ));
+    }
+}
+
+fn lower(file: &Path) -> String {
+    file.file_name()
+        .unwrap_or_default()
+        .to_string_lossy()
+        .to_lowercase()
+}
+
+/// The files of a folder with these names, sorted; none where there is no folder.
+fn named(folder: &Path, is_named: impl Fn(&str) -> bool) -> Vec<PathBuf> {
+    let files = std::fs::read_dir(folder).into_iter().flatten().flatten();
+    let files = files.filter(|file| file.file_name().to_str().is_some_and(&is_named));
+    let mut files: Vec<PathBuf> = files.map(|file| file.path()).collect();
+    files.sort();
+    files
 }
 
 /// Refuses a folder that cannot be created, or a file of that name.
@@ -60,9 +150,15 @@ pub fn folder(flag: &str, path: &Path) -> Result<()> {
     try_to_write(there).map_err(|error| Error::data(there, format!("cannot write here: {error}")))
 }
 
-/// Refuses a path that a PNG cannot be written to.
+/// Refuses a path that a drawing cannot be written to.
 pub fn png(flag: &str, path: &Path) -> Result<()> {
-    file(flag, path, "png")
+    file(flag, path, "png")?;
+    check_drawing(path)
+}
+
+/// Refuses a path that a JSON file cannot be written to.
+pub fn json(flag: &str, path: &Path) -> Result<()> {
+    file(flag, path, "json")
 }
 
 /// Refuses a path that a page cannot be written to.
@@ -94,7 +190,8 @@ fn resolved(path: &Path) -> PathBuf {
     let absolute = std::path::absolute(path).unwrap_or_else(|_| path.to_path_buf());
     for there in absolute.ancestors() {
         if let (Ok(found), Ok(rest)) = (there.canonicalize(), absolute.strip_prefix(there)) {
-            return found.join(rest);
+            // of a file that is there nothing is left to join, and a slash would make it a folder
+            return found.join(rest).components().collect();
         }
     }
     absolute

@@ -8,7 +8,7 @@ use std::sync::atomic::Ordering;
 use ibot::data::{ImageFolder, ImageSource as _};
 use ibot::embedding::{
     Embedder, EmbeddingTable, FeatureKind, FolderRequest, PatchRequest, PatchTable, TableFormat,
-    embed_patches,
+    TileTable, embed_patches,
 };
 use ibot::error::{counted, printable};
 use ibot::path_text::path_text;
@@ -74,8 +74,7 @@ impl EmbedArgs {
     }
 
     fn embedded(&self) -> Result<()> {
-        EmbeddingTable::check_path(&self.out)?;
-        EmbeddingTable::refuse_other(&self.out)?;
+        self.check_out()?;
         self.tiles.check()?;
         if self.tiles.is_on() && matches!(self.features, Embedded::Patches) {
             let remedy = "cannot be combined with --tile: give cls, patch or both";
@@ -87,7 +86,6 @@ impl EmbedArgs {
         if matches!(self.features, Embedded::Patches) {
             self.model.ranks.alone_for("--features", "patches")?;
         }
-        outside("--out", &self.out, self.data.path())?;
         let embedder = self.model.load()?;
         let folder = self.model.scan(self.data.path())?;
         match self.features {
@@ -101,6 +99,26 @@ impl EmbedArgs {
             Embedded::Image(kind) => self.images(&embedder, &folder, kind),
             Embedded::Patches => self.patches(&embedder, &folder),
         }
+    }
+
+    /// Refuses a file, or one that will be beside it, which cannot be written or would replace something else.
+    fn check_out(&self) -> Result<()> {
+        let written = if self.tiles.is_on() {
+            TileTable::written
+        } else {
+            EmbeddingTable::written
+        };
+        for out in [&self.out, &partial(&self.out)] {
+            for file in written(out) {
+                outside("--out", &file, self.data.path())?;
+            }
+        }
+        if self.tiles.is_on() {
+            TileTable::check_path(&self.out)?;
+        } else {
+            EmbeddingTable::check_path(&self.out)?;
+        }
+        EmbeddingTable::refuse_other(&self.out)
     }
 
     fn images(

@@ -11,7 +11,7 @@ use ibot::files::model::{
     TransformersModel, read_card, read_model,
 };
 use ibot::precision::Precision;
-use ibot::train::{Export, ExportFormat, RunRecord};
+use ibot::train::{Export, ExportFormat, RunRecord, best_teacher};
 use ibot::{Error, Result};
 
 use super::choices::{DTYPES, FORMATS, one_of};
@@ -19,12 +19,20 @@ use super::destination;
 use super::output::{answer, warn};
 use super::python::{file_in_python, transformers_in_python};
 
+/// Files of `--format transformers`, the weights first.
+const TRANSFORMERS: [&str; 3] = [
+    "model.safetensors",
+    "config.json",
+    "preprocessor_config.json",
+];
+
 /// Flags of `ibot export`.
 #[derive(Debug, clap::Args)]
 pub struct ExportArgs {
     #[command(flatten)]
     source: SourceArgs,
-    /// Use the checkpoint with the best k-NN accuracy instead of the newest.
+    /// Use the checkpoint with the best k-NN accuracy instead of the newest. A run with keep_best has its best teacher, which is
+    /// always taken; --checkpoint takes another one.
     #[arg(long)]
     best: bool,
     /// Which weights to write, under which names.
@@ -92,7 +100,7 @@ impl ExportArgs {
             (None, Some(path), _) => {
                 let path = std::path::absolute(path).map_err(Error::io(path))?;
                 let run = path.ancestors().nth(2).unwrap_or(&path);
-                self.export_checkpoint(&Checkpoint::read(&path)?, &path, run)?
+                self.export_checkpoint(&Checkpoint::read(&path)?, &path, run, None)?
             }
             (None, None, run) => {
                 let run = run.as_deref().unwrap_or(Path::new("."));
@@ -100,8 +108,10 @@ impl ExportArgs {
                     return Err(Error::checkpoint(run, "is not a folder; give a run folder"));
                 }
                 let store = Store::of_run(run);
-                let checkpoint = self.newest(&store, run)?;
-                self.export_checkpoint(&checkpoint, &store.path(checkpoint.manifest.step), run)?
+                let best = self.best_teacher(run)?;
+                let checkpoint = self.newest(&store, run, best.is_some())?;
+                let path = store.path(checkpoint.manifest.step);
+                self.export_checkpoint(&checkpoint, &path, run, best)?
             }
         };
         answer(format_args!("{}: {what}", printable(&self.out)))?;
@@ -159,7 +169,11 @@ impl ExportArgs {
                     let remedy = "must be a folder for --format transformers";
                     return Err(Error::config("--out", self.out.display(), remedy));
                 }
-                return Ok(());
+                for name in TRANSFORMERS {
+                    destination::outside_runs("--out", &self.out.join(name))?;
+                }
+                let weights = self.out.join(TRANSFORMERS[0]);
+                return destination::own_weights("--out", &weights, &TRANSFORMERS[1..]);
             }
             ExportFormat::Onnx => "onnx",
             _ => "safetensors",
@@ -168,11 +182,16 @@ impl ExportArgs {
             let remedy = format!("must end in .{end}");
             return Err(Error::config("--out", self.out.display(), remedy));
         }
-        Ok(())
+        if self.format == ExportFormat::Onnx {
+            return Ok(());
+        }
+        destination::own_weights("--out", &self.out, &[])
     }
 
     fn export_model(&self, source: &ModelSource) -> Result<String> {
         let local = source.resolve()?;
+        let weights = self.out.join(TRANSFORMERS[0]);
+        destination::other_than("--out", &weights, &local.file)?;
         let options = ModelOptions {
             encoder: self.encoder.clone(),
             image_size: self.image_size,
@@ -230,6 +249,7 @@ impl ExportArgs {
         checkpoint: &Checkpoint,
         path: &Path,
         run: &Path,
+        best: Option<LoadedModel>,
     ) -> Result<String> {
         let data = RunRecord::read(run)?.map(|record| DataCard {
             images: record.images,
@@ -239,7 +259,13 @@ impl ExportArgs {
             Some(Network::Student) => Role::Student,
             Some(Network::Teacher) | None => Role::Teacher,
         };
-        let export = Export::from_checkpoint(checkpoint, path, data)?.with_dtype(self.dtype);
+        let mut export = Export::from_checkpoint(checkpoint, path, data)?.with_dtype(self.dtype);
+        let best_step = best
+            .as_ref()
+            .and_then(|best| Some(best.card.as_ref()?.step));
+        if let Some((best, step)) = best.zip(best_step) {
+            export = export.with_teacher(best.tensors, step);
+        }
         export.write(self.format, network, &self.out)?;
         let weights = match (self.format, network) {
             (ExportFormat::Ibot, _) => "student and teacher with heads, under iBOT's names",
@@ -247,15 +273,25 @@ impl ExportArgs {
                 "student and teacher with heads, under stable-pretraining's names"
             }
             (_, Role::Student) => "the student's backbone",
+            (_, Role::Teacher) if best_step.is_some() => "the best teacher's backbone",
             (_, Role::Teacher) => "the teacher's backbone",
         };
-        let step = checkpoint.manifest.step;
+        let step = best_step.unwrap_or(checkpoint.manifest.step);
         Ok(format!("{weights}, after {}", counted(step, "step")))
     }
 
+    /// The best teacher of a run with `keep_best`, which is what other commands take a run for; none where the format holds more than
+    /// a teacher, or the student is asked for.
+    fn best_teacher(&self, run: &Path) -> Result<Option<LoadedModel>> {
+        let is_asked_for = !self.format.holds_both() && self.network != Some(Network::Student);
+        let best = best_teacher(run).filter(|_| is_asked_for);
+        best.map(|best| read_model(&best, &ModelOptions::default()))
+            .transpose()
+    }
+
     /// The newest good checkpoint of a run, or its best; reports the damaged ones that it skips.
-    fn newest(&self, store: &Store, run: &Path) -> Result<Checkpoint> {
-        if self.best {
+    fn newest(&self, store: &Store, run: &Path, has_best: bool) -> Result<Checkpoint> {
+        if self.best && !has_best {
             let best = store.best()?.ok_or_else(|| {
                 let reason = "has no checkpoint with a k-NN accuracy; leave out --best, or train with --knn-every and --val or --held-out";
                 Error::checkpoint(run, reason)

@@ -3,6 +3,9 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::path::{Component, Path};
 
+/// Bytes of a name at most: two of them, a number and what a drawing is called must fit the 255 of file systems.
+const MOST_BYTES: usize = 100;
+
 /// The names of one image.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct ImageName {
@@ -13,7 +16,7 @@ pub struct ImageName {
 }
 
 /// A name for each path: its file name, with as many parent folders as make it unique. Names that stay equal (one path
-/// twice, `a.png` and `a.jpg`) are numbered in order. Upper and lower case count as equal, for file systems that do not
+/// twice, `a.png` and `a.jpg`, long ones that begin alike) are numbered in order. Upper and lower case count as equal, for file systems that do not
 /// distinguish them.
 pub fn image_names<P: AsRef<Path>>(paths: &[P]) -> Vec<ImageName> {
     let parts: Vec<Vec<String>> = paths.iter().map(|path| parts(path.as_ref())).collect();
@@ -42,7 +45,7 @@ pub fn image_names<P: AsRef<Path>>(paths: &[P]) -> Vec<ImageName> {
     let named = paths.iter().zip(&depths).enumerate();
     named
         .map(|(at, (path, depth))| {
-            let plain = name(at, *depth);
+            let plain = cut(name(at, *depth));
             let numbered = (2..).map(|number| format!("{plain}-{number}"));
             let mut choices = std::iter::once(plain.clone()).chain(numbered);
             let file = choices.find(|choice| taken.insert(choice.to_lowercase()));
@@ -62,6 +65,12 @@ pub fn image_names<P: AsRef<Path>>(paths: &[P]) -> Vec<ImageName> {
             }
         })
         .collect()
+}
+
+/// The beginning of a name that file systems may not take as a whole.
+fn cut(mut name: String) -> String {
+    name.truncate(name.floor_char_boundary(MOST_BYTES));
+    name
 }
 
 /// Folders and the file's name without extension; no root, no `..`.
@@ -115,5 +124,15 @@ mod tests {
             names(&["1.png", "1.jpg", "1-2.png"]),
             ["1 1.png", "1-2 1.jpg", "1-2-2 1-2.png"]
         );
+    }
+
+    #[test]
+    fn long_names_are_cut_and_stay_apart() {
+        let long = "\u{e4}".repeat(120);
+        let paths = ["x", "y"].map(|end| format!("a/{long}{end}.png"));
+        let named = image_names(&paths);
+        assert_eq!(named[0].file, "\u{e4}".repeat(50));
+        assert_eq!(named[1].file, format!("{}-2", named[0].file));
+        assert_eq!(named[1].title, format!("{long}y.png"));
     }
 }

@@ -21,6 +21,10 @@ use super::output::{answer, warn};
 use super::screen::is_quiet;
 use super::signals::stop_on_signal;
 
+/// Files of `--out`.
+const FILES: [&str; 3] = ["report.json", "keep.csv", "keep.txt"];
+const SHEET: &str = "sheet.png";
+
 /// Flags of `ibot data`.
 #[derive(Debug, clap::Args)]
 #[command(after_help = EXAMPLES)]
@@ -83,8 +87,9 @@ impl DataArgs {
         if let Some(out) = &self.out {
             destination::folder("--out", out)?;
             for images in std::iter::once(&data).chain(&val) {
-                destination::outside("--out", out, images)?;
+                destination::outside_with("--out", out, &FILES, images)?;
             }
+            destination::drawings(out, |name| name == SHEET)?;
         }
         let folder_config = FolderConfig {
             max_pixels: self.pixels.max_pixels,
@@ -145,12 +150,13 @@ fn write(
 ) -> Result<String> {
     fs::create_dir_all(out).map_err(Error::io(out))?;
     let write = |name: &str, text: &str| write_whole(&out.join(name), text.as_bytes());
-    write("report.json", json)?;
+    let [report, table, list] = FILES;
+    write(report, json)?;
     let kept = survey.kept_files(data)?;
-    write("keep.csv", &kept.table)?;
-    write("keep.txt", &kept.list)?;
-    sheet::write(&out.join("sheet.png"), survey, data, val, max_pixels)?;
-    let files = "report.json, sheet.png, keep.csv, keep.txt";
+    write(table, &kept.table)?;
+    write(list, &kept.list)?;
+    sheet::write(&out.join(SHEET), survey, data, val, max_pixels)?;
+    let files = format!("{report}, {SHEET}, {table}, {list}");
     let written = format!("written           {}: {files}\n", printable(out));
     Ok(written + &lost(&kept))
 }

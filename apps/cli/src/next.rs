@@ -1,17 +1,25 @@
 //! What to do with a finished run: commands that work as they are printed.
 
-use std::path::Path;
+use std::path::{Path, PathBuf};
 
 use ibot::error::printable;
+use ibot::train::best_teacher;
 
 use super::screen::dim;
 
 /// Three commands for a run, its model and these images.
-pub fn next_commands(run: &Path, model: &Path, images: &Path, has_classes: bool) -> String {
+pub fn next_commands(
+    run: &Path,
+    model: &Path,
+    images: &Path,
+    val: Option<&Path>,
+    has_classes: bool,
+) -> String {
     let in_run = |name: &str| quoted(&run.join(name));
+    let knn = knn_command(images, val, model);
     let (model, images) = (quoted(model), quoted(images));
     let last = if has_classes {
-        format!("ibot knn {images} --model {model}")
+        knn
     } else {
         format!(
             "ibot export --model {model} --format onnx --out {}",
@@ -31,6 +39,17 @@ pub fn next_commands(run: &Path, model: &Path, images: &Path, has_classes: bool)
         text += &format!("\n  {command}");
     }
     text
+}
+
+/// The command that measures the k-NN accuracy of a model, on the images that its run validated on where it has some.
+pub fn knn_command(images: &Path, val: Option<&Path>, model: &Path) -> String {
+    let val = val.map_or_else(String::new, |val| format!(" --val {}", quoted(val)));
+    format!("ibot knn {}{val} --model {}", quoted(images), quoted(model))
+}
+
+/// The teacher of a run to use: the best one of a run with `keep_best`, else the last.
+pub fn teacher_to_use(run: &Path) -> PathBuf {
+    best_teacher(run).unwrap_or_else(|| run.join("teacher.safetensors"))
 }
 
 /// A path as a word of a shell.

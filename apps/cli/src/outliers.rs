@@ -24,11 +24,14 @@ use super::images::OptionalImages;
 use super::model::ModelArgs;
 use super::outlier_patches::{Outlier, PatchMaps, PatchesArgs};
 use super::same_images::counterparts;
-use super::sheets::{note_earlier, save_sheet};
+use super::sheets::save_sheet;
 
 /// Lines of text, and side of an image on a sheet with maps.
 const LISTED: usize = 10;
 const SIDE: u32 = 224;
+/// Names of the table and the sheet.
+const TABLE: &str = "outliers.csv";
+const SHEET: &str = "outliers.png";
 /// What the name of a heat map ends with.
 const HEAT: &str = "-heat.png";
 
@@ -121,8 +124,12 @@ impl OutliersArgs {
                 .into_iter()
                 .chain(self.reference.as_deref())
             {
-                destination::outside("--out", out, folder)?;
+                destination::outside_with("--out", out, &[TABLE], folder)?;
             }
+            if let Features::File(file) = &self.features {
+                destination::other_than("--out", &out.join(TABLE), file)?;
+            }
+            destination::drawings(out, |name| name == SHEET || name.ends_with(HEAT))?;
         }
         match (self.data.path(), &self.features, self.patches.is_on()) {
             (None, Features::Kind(_), _) | (None, _, true) => Err(no_images()),
@@ -187,9 +194,9 @@ impl OutliersArgs {
         embedder: Option<&Embedder>,
     ) -> Result<Vec<String>> {
         std::fs::create_dir_all(out).map_err(Error::io(out))?;
-        let table = out.join("outliers.csv");
+        let table = out.join(TABLE);
         write_table(&table, &report.outliers)?;
-        let sheet = out.join("outliers.png");
+        let sheet = out.join(SHEET);
         let shown = &report.outliers[..report.outliers.len().min(self.top)];
         let title = format!("farthest {} of {}", shown.len(), report.images);
         let mut files = vec![table, sheet.clone()];
@@ -210,7 +217,8 @@ impl OutliersArgs {
                 files.extend(self.write_maps(out, &sheet, shown, range, embedder)?);
             }
         }
-        note_earlier(&self.model, out, &files, |name| name.ends_with(HEAT));
+        let note = |line: &str| self.model.note(line);
+        destination::remove_earlier(out, &files, |name| name.ends_with(HEAT), note);
         Ok(files.iter().map(|file| path_text(file)).collect())
     }
 

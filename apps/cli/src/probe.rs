@@ -1,7 +1,9 @@
 //! `ibot probe`: how well a linear classifier of the features separates classes.
 
+use std::cell::Cell;
+
 use ibot::eval::{
-    PatchProbe, PatchProbeConfig, PatchRows, ProbeConfig, last_columns, linear_probe,
+    FeatureSet, PatchProbe, PatchProbeConfig, PatchRows, ProbeConfig, last_columns, linear_probe,
 };
 use ibot::{Error, Result};
 
@@ -25,7 +27,7 @@ pub struct ProbeArgs {
     #[arg(long, value_enum, default_value = "lbfgs")]
     optimizer: Optimizer,
     /// For lbfgs, inverse strengths of the L2 penalty (scikit-learn's C) to choose from, on a held-out fifth of the training
-    /// images [default: 0.0001,0.001,0.01,0.1,1].
+    /// images [default: 0.0001,0.001,0.01,0.1,1,10,100,1000]; for patches, by default those up to 1.
     #[arg(long, value_delimiter = ',')]
     strengths: Option<Vec<f64>>,
     /// For sgd, learning rates to choose from (batches of 256, 100 epochs) [default: 0.001,0.003,0.01,0.03,0.1].
@@ -50,25 +52,68 @@ impl ProbeArgs {
 
     fn evaluated(&self) -> Result<()> {
         self.shared.split.check()?;
-        if self.shared.patches.is_on() {
-            let sgd = self.optimizer == Optimizer::Sgd;
-            let flags = [
-                ("--optimizer sgd", sgd),
-                ("--learning-rates", self.learning_rates.is_some()),
-            ];
-            if let Some((flag, _)) = flags.iter().find(|(_, is_given)| *is_given) {
-                let remedy = "does not go with it: lbfgs fits the patches; leave it out";
-                return Err(Error::config("--patches", flag, remedy));
-            }
-        }
         let (config, chosen) = self.config()?;
         if self.shared.patches.is_on() {
-            self.shared.model.ranks.alone_for("--patches", "given")?;
-            return self.patches(config.candidates, chosen);
+            self.check_patches()?;
+            let strengths = self.strengths.as_ref().map(|_| config.candidates);
+            return self.patches(strengths, chosen);
         }
+        let (mut source, layers) = self.source()?;
+        let (most, knows_layers) = (source.layers(), source.knows_layers());
+        let at_end = Cell::new(None);
+        let probe = |train: &FeatureSet, test: &FeatureSet, layers: usize| {
+            let width = train.width / most * layers;
+            let [train, test] = [train, test].map(|set| set.last_columns(width));
+            let score = linear_probe(&train, &test, &config)?;
+            if let Some(end) = end_of(&config.candidates, score.chosen) {
+                at_end.set(Some((score.chosen, end)));
+            }
+            Some(Found {
+                classifier: if knows_layers {
+                    of_blocks(layers)
+                } else {
+                    "all features".to_owned()
+                },
+                chosen: Some(score.chosen),
+                top1: score.top1,
+                top5: score.top5,
+            })
+        };
+        let (model, split) = (&self.shared.model, &self.shared.split);
+        split.report(model, &mut source, chosen, |train, test| {
+            let probes = layers.iter().map(|layers| probe(train, test, *layers));
+            probes.collect()
+        })?;
+        if let Some((value, end)) = at_end.get() {
+            let flag = match self.optimizer {
+                Optimizer::Lbfgs => "--strengths",
+                Optimizer::Sgd => "--learning-rates",
+            };
+            model.note(&format!(
+                "{chosen} {value} is the {end} of those tried, so others may be better: {flag}"
+            ));
+        }
+        Ok(())
+    }
+
+    /// Refuses flags that do not go with `--patches`.
+    fn check_patches(&self) -> Result<()> {
+        let sgd = self.optimizer == Optimizer::Sgd;
+        let flags = [
+            ("--optimizer sgd", sgd),
+            ("--learning-rates", self.learning_rates.is_some()),
+        ];
+        if let Some((flag, _)) = flags.iter().find(|(_, is_given)| *is_given) {
+            let remedy = "does not go with it: lbfgs fits the patches; leave it out";
+            return Err(Error::config("--patches", flag, remedy));
+        }
+        self.shared.model.ranks.alone_for("--patches", "given")
+    }
+
+    /// Where the features come from, and the numbers of final blocks to probe.
+    fn source(&self) -> Result<(Source<'_>, Vec<usize>)> {
         let mut source = Source::open(&self.shared.model, &self.shared.split.features, 1)?;
-        let knows_layers = source.knows_layers();
-        if let Some(layers) = self.layers.as_ref().filter(|_| !knows_layers) {
+        if let Some(layers) = self.layers.as_ref().filter(|_| !source.knows_layers()) {
             let remedy = "the file of --features does not say of how many blocks its features are; leave it out, or write the file \
                           with `ibot embed` as .safetensors or .parquet";
             return Err(Error::config("--layers", in_commas(layers), remedy));
@@ -81,27 +126,7 @@ impl ProbeArgs {
         let layers = self.layers.clone().unwrap_or_else(default);
         check_layers(&layers, depth)?;
         source.set_layers(layers.iter().copied().max().unwrap_or(1));
-        let most = source.layers();
-        self.shared
-            .split
-            .report(&self.shared.model, &mut source, chosen, |train, test| {
-                let probe = |&layers: &usize| {
-                    let width = train.width / most * layers;
-                    let [train, test] = [train, test].map(|set| set.last_columns(width));
-                    let score = linear_probe(&train, &test, &config)?;
-                    Some(Found {
-                        classifier: if knows_layers {
-                            of_blocks(layers)
-                        } else {
-                            "all features".to_owned()
-                        },
-                        chosen: Some(score.chosen),
-                        top1: score.top1,
-                        top5: score.top5,
-                    })
-                };
-                layers.iter().map(probe).collect()
-            })
+        Ok((source, layers))
     }
 
     /// What fits the probe, and the name of what it chooses.
@@ -136,22 +161,37 @@ impl ProbeArgs {
     }
 
     /// Evaluates features of patches, with a mask for each image, instead of features of images.
-    fn patches(&self, strengths: Vec<f64>, chosen: &'static str) -> Result<()> {
+    fn patches(&self, strengths: Option<Vec<f64>>, chosen: &'static str) -> Result<()> {
         self.shared.patches.check(self.shared.split.data()?)?;
         let embedder = self.shared.model.load()?;
         let layers = self.layers.clone().unwrap_or_else(|| vec![1]);
         check_layers(&layers, embedder.architecture().depth)?;
         let most = layers.iter().copied().max().unwrap_or(1);
-        let config = PatchProbeConfig {
-            strengths,
-            ..PatchProbeConfig::default()
-        };
+        let mut config = PatchProbeConfig::default();
+        if let Some(strengths) = strengths {
+            config.strengths = strengths;
+        }
         let (model, split) = (&self.shared.model, &self.shared.split);
         self.shared
             .patches
             .report(model, split, &embedder, most, chosen, |train| {
                 patch_ways(&train, &layers, embedder.width(), &config)
             })
+    }
+}
+
+/// Whether a candidate is the smallest or the largest of several, in words.
+fn end_of(candidates: &[f64], chosen: f64) -> Option<&'static str> {
+    let mut others = candidates
+        .iter()
+        .filter(|other| **other != chosen)
+        .peekable();
+    others.peek()?; // of one alone, nobody chose
+    let above = others.clone().filter(|other| **other > chosen).count();
+    match (above, others.count() - above) {
+        (0, _) => Some("largest"),
+        (_, 0) => Some("smallest"),
+        _ => None,
     }
 }
 
@@ -221,6 +261,18 @@ mod tests {
     use clap::Args as _;
 
     use super::*;
+
+    #[test]
+    fn the_ends_of_candidates_are_known() {
+        for (candidates, chosen, expected) in [
+            (&[0.1, 1.0, 10.0][..], 10.0, Some("largest")),
+            (&[0.1, 1.0, 10.0], 0.1, Some("smallest")),
+            (&[0.1, 1.0, 10.0], 1.0, None),
+            (&[1.0, 1.0], 1.0, None),
+        ] {
+            assert_eq!(end_of(candidates, chosen), expected);
+        }
+    }
 
     #[test]
     fn the_help_names_the_candidates_without_a_flag() {

@@ -9,13 +9,13 @@ use ibot::device::Selected;
 use ibot::error::printable;
 use ibot::memory::in_gib;
 use ibot::train::health::Anomaly;
-use ibot::train::{Evaluation, EvaluationTime, Observer, RunStart, StepMetrics};
+use ibot::train::{Evaluation, EvaluationTime, Observer, RunRecord, RunStart, StepMetrics};
 use indicatif::ProgressBar;
 
 use super::bar::{Shown, bar, spinner};
 use super::duration::{clock, in_words};
 use super::flags::in_flags;
-use super::next::next_commands;
+use super::next::{next_commands, teacher_to_use};
 use super::opening::{Opening, titled};
 use super::output::{say, warn};
 use super::python::folder_in_python;
@@ -271,13 +271,7 @@ impl Observer for Progress {
     fn finished(&mut self, out: &Path) {
         self.bar.finish_and_clear();
         let seconds = self.began.elapsed().as_secs_f64();
-        let best = out.join("best.safetensors");
-        let model = if best.exists() {
-            // with `keep_best`
-            best
-        } else {
-            out.join("teacher.safetensors")
-        };
+        let model = teacher_to_use(out);
         let what = format!("in {}: {}", in_words(seconds), printable(&model));
         say(titled("done", &what));
         if let Some(learned) = self.learned() {
@@ -285,7 +279,15 @@ impl Observer for Progress {
         }
         say(folder_in_python(out));
         if let Some(first) = self.sources.first() {
-            say(next_commands(out, &model, first, self.has_classes));
+            let record = RunRecord::read(out).ok().flatten();
+            let val = record.and_then(|record| record.val);
+            say(next_commands(
+                out,
+                &model,
+                first,
+                val.as_deref(),
+                self.has_classes,
+            ));
         }
     }
 }

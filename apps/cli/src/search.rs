@@ -160,8 +160,8 @@ impl SearchArgs {
             return Err(Error::config("--index", index.display(), remedy));
         }
         if let Some(out) = &self.out {
-            destination::png("--out", out)?;
             destination::other_than("--out", out, &self.query)?;
+            destination::png("--out", out)?;
         }
         let Some(data) = &self.data else {
             return self.index.as_ref().map(|_| ()).ok_or_else(no_images);
@@ -170,8 +170,8 @@ impl SearchArgs {
             destination::outside("--out", out, data)?;
         }
         if let Some(index) = &self.index {
-            EmbeddingTable::check_path(index)?;
             destination::outside("--index", index, data)?;
+            EmbeddingTable::check_path(index)?;
         }
         Ok(())
     }

@@ -64,27 +64,3 @@ pub fn save_sheet(
         .collect();
     write_drawing(file, &contact_sheet(title, &captioned, columns, side))
 }
-
-/// Says which files of an earlier call a folder still holds, by their names, beside those that this one has written.
-pub fn note_earlier(
-    model: &ModelArgs,
-    folder: &Path,
-    written: &[PathBuf],
-    is_alike: impl Fn(&str) -> bool,
-) {
-    let files = std::fs::read_dir(folder).into_iter().flatten().flatten();
-    let mut earlier: Vec<PathBuf> = files
-        .filter(|file| file.file_name().to_str().is_some_and(&is_alike))
-        .map(|file| file.path())
-        .filter(|path| !written.contains(path))
-        .collect();
-    earlier.sort();
-    if let Some(first) = earlier.first() {
-        model.note(&format!(
-            "{} holds {} of an earlier call, such as {}",
-            printable(folder),
-            counted(earlier.len(), "file"),
-            printable(first)
-        ));
-    }
-}

@@ -16,7 +16,7 @@ use super::drawing::{Pair, attention_map, correspondence, patch_colors};
 use super::image_names::{ImageName, image_names};
 use super::model::ModelArgs;
 use super::page::{Columns, Page};
-use super::report::{Run, add_curves, add_facts, add_model, add_verdicts};
+use super::report::{Run, add_curves, add_facts, add_model, add_verdicts, is_curve};
 
 /// Maximum number of lines between two images.
 const MAX_MATCHES: usize = 20;
@@ -24,6 +24,9 @@ const MAX_MATCHES: usize = 20;
 const LEAST_MATCHES: usize = 4;
 /// Maximum side of a drawn image, in pixels.
 const MAX_SIDE: u32 = 512;
+
+/// What the name of a drawing of two images ends with.
+const CORRESPONDENCE: &str = "-correspondence.png";
 
 /// Flags of `ibot visualize`.
 #[derive(Debug, clap::Args)]
@@ -69,6 +72,10 @@ struct Looked<'a> {
 impl VisualizeArgs {
     pub fn run(&self) -> Result<()> {
         destination::folder("--out", &self.out)?;
+        let names = image_names(&self.image);
+        destination::drawings(&self.out, |name| {
+            is_curve(name) && self.run.is_some() || is_map(&names, name)
+        })?;
         let most = self.model.pixels.max_pixels;
         let mut images = self.image.iter();
         images.try_for_each(|path| decode_rgb_in(path, most, self.model.range()).map(|_| ()))?; // before a model is loaded
@@ -78,7 +85,7 @@ impl VisualizeArgs {
             .map(|run| Run::read(run, printable(run)))
             .collect::<Result<_>>()?;
         let embedder = self.model.load()?;
-        let named = image_names(&self.image).into_iter().zip(&self.image);
+        let named = names.into_iter().zip(&self.image);
         let looked = named.map(|(name, path)| {
             let image = decode_rgb_in(path, most, self.model.range())?;
             Ok(Looked {
@@ -123,7 +130,7 @@ impl VisualizeArgs {
 
 impl Drawing {
     fn show(&mut self, name: &str, title: &str, image: &RgbImage) -> Result<()> {
-        let file = self.out.join(format!("{name}.png"));
+        let file = self.out.join(name);
         write_drawing(&file, image)?;
         self.page.image(title, image)?;
         self.written.files.push(file);
@@ -142,7 +149,7 @@ impl Drawing {
             let maps = maps(embedder, &image, shown, &name.title)?;
             self.page.grid(Some(&name.title), Columns::Images);
             for Map { what, title, map } in maps {
-                self.show(&format!("{}-{what}", name.file), &title, &map)?;
+                self.show(&format!("{}-{what}.png", name.file), &title, &map)?;
             }
         }
         Ok(())
@@ -185,10 +192,29 @@ impl Drawing {
             let grid = embedder.grid();
             let image = correspondence(&first.shown, &other.shown, &pairs, grid, &title);
             let (first, other) = (&first.name.file, &other.name.file);
-            self.show(&format!("{first}-{other}-correspondence"), &title, &image)?;
+            self.show(&format!("{first}-{other}{CORRESPONDENCE}"), &title, &image)?;
         }
         Ok(())
     }
+}
+
+/// Whether a drawing of these images is called so.
+fn is_map(names: &[ImageName], name: &str) -> bool {
+    let of_image = |image: &ImageName| {
+        let rest = name
+            .strip_prefix(&image.file)
+            .and_then(|rest| rest.strip_prefix('-'));
+        rest.is_some_and(|rest| {
+            let is_pair =
+                |other: &ImageName| rest.strip_prefix(&other.file) == Some(CORRESPONDENCE);
+            let is_head = rest.starts_with("attention-head-") && rest.ends_with(".png");
+            rest == "attention.png"
+                || rest == "patch-pca.png"
+                || is_head
+                || names.iter().any(is_pair)
+        })
+    };
+    names.iter().any(of_image)
 }
 
 /// The matches within the foreground of both images; all where it is not known, or few of them are left.

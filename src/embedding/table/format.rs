@@ -1,8 +1,9 @@
 //! The formats of a table, by the ending of its name.
 
-use std::path::Path;
+use std::path::{Path, PathBuf};
 
-use crate::error::{Error, Result};
+use crate::error::{Error, Result, printable};
+use crate::unfinished::check_writable;
 
 /// How a table is stored.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -41,4 +42,27 @@ impl TableFormat {
             Error::data(path, reason)
         })
     }
+}
+
+/// A table's file, and that beside a `.npy`.
+pub(super) fn files_of(path: &Path, beside: impl Fn(&Path) -> PathBuf) -> Vec<PathBuf> {
+    let is_array = matches!(TableFormat::from_path(path), Ok(TableFormat::Npy));
+    let beside = is_array.then(|| beside(path));
+    std::iter::once(path.to_path_buf()).chain(beside).collect()
+}
+
+/// Refuses files that cannot be written, and to replace one that is beside no table, such as a list of somebody's images.
+pub(super) fn check_files(files: &[PathBuf]) -> Result<()> {
+    files.iter().try_for_each(|file| check_writable(file))?;
+    if let [table, beside] = files
+        && beside.exists()
+        && !table.exists()
+    {
+        let reason = format!(
+            "exists without {}, to which it would belong: choose another place",
+            printable(table)
+        );
+        return Err(Error::data(beside, reason));
+    }
+    Ok(())
 }

@@ -22,14 +22,14 @@ mod rows;
 mod safetensors;
 mod tiles;
 
-use std::path::Path;
+use std::path::{Path, PathBuf};
 
 use crate::data::{ImageFolder, ImageSource as _};
 use crate::error::{Error, Result};
 use crate::path_text::{absolute, path_text};
-use crate::unfinished::check_writable;
 pub use columns::{ColumnValues, ImageColumns};
 pub use format::TableFormat;
+use format::{check_files, files_of};
 pub use patches::{PatchOrigin, PatchOwner, PatchShape, PatchTable};
 pub use rows::EmbeddingTable;
 pub use tiles::TileTable;
@@ -38,15 +38,16 @@ impl EmbeddingTable {
     /// Refuses a path that [`Self::write`] cannot write to, before the work starts.
     ///
     /// # Errors
-    /// [`Error::Data`] where the ending is not known, the folder is missing or the path is one, [`Error::Io`] where a
-    /// file cannot be made there.
+    /// [`Error::Data`] where the ending is not known, the folder is missing or the path is one, or where the file beside a
+    /// `.npy` would replace one without an array; [`Error::Io`] where a file cannot be made there.
     pub fn check_path(path: &Path) -> Result<()> {
-        let format = TableFormat::from_path(path)?;
-        check_writable(path)?;
-        match format {
-            TableFormat::Npy => check_writable(&npy::paths_file(path)),
-            _ => Ok(()),
-        }
+        TableFormat::from_path(path)?;
+        check_files(&Self::written(path))
+    }
+
+    /// The files that [`Self::write`] makes: `path`, and the paths beside a `.npy`.
+    pub fn written(path: &Path) -> Vec<PathBuf> {
+        files_of(path, npy::paths_file)
     }
 
     /// Refuses to write over a model, which has the ending of a table: an exchange of two names would cost a training.

@@ -23,15 +23,14 @@ use parquet::schema::parser::parse_message_type;
 use crate::csv_text::{field, label_field};
 use crate::data::TileArea;
 use crate::embedding::table::csv::{write_names, write_numbers};
-use crate::embedding::table::format::TableFormat;
+use crate::embedding::table::format::{TableFormat, check_files, files_of};
 use crate::embedding::table::npy::{header, paths_file};
 use crate::embedding::table::parquet::{self as columns, VALUES_IN_GROUP};
-use crate::embedding::table::rows::EmbeddingTable;
 use crate::embedding::table::safetensors::{MAX_HEADER, check_header};
 use crate::error::{Error, Result};
 use crate::files::{safetensors_header, write_values};
 use crate::precision::Precision;
-use crate::unfinished::{Unfinished, check_writable};
+use crate::unfinished::Unfinished;
 
 const COLUMNS: &str = "path,label,x,y,width,height";
 
@@ -81,13 +80,15 @@ impl TileTable {
     /// Refuses a path that [`Self::write`] cannot write to, before the work starts.
     ///
     /// # Errors
-    /// Those of [`EmbeddingTable::check_path`].
+    /// Those of [`crate::embedding::EmbeddingTable::check_path`].
     pub fn check_path(path: &Path) -> Result<()> {
-        EmbeddingTable::check_path(path)?;
-        match TableFormat::from_path(path)? {
-            TableFormat::Npy => check_writable(&tiles_file(path)),
-            _ => Ok(()),
-        }
+        TableFormat::from_path(path)?;
+        check_files(&Self::written(path))
+    }
+
+    /// The files that [`Self::write`] makes: `path`, and the places beside a `.npy`.
+    pub fn written(path: &Path) -> Vec<PathBuf> {
+        files_of(path, tiles_file)
     }
 
     /// Writes the table, whole or not at all, in the format that the ending of `path` names.

@@ -90,7 +90,10 @@ impl TransformersModel<'_> {
                 write_model_as(&weights, &card, &tensors, self.dtype)?;
             }
             None => {
-                let metadata = [("format".to_owned(), "pt".to_owned())].into();
+                // by the second of them the next export knows its own file
+                let metadata = [("format", "pt"), ("software", "ibot")];
+                let metadata = metadata.map(|(key, value)| (key.to_owned(), value.to_owned()));
+                let metadata = metadata.into();
                 write_safetensors_with(&weights, &tensors, &metadata, self.dtype)?;
             }
         }

@@ -3,7 +3,7 @@
 use burn::tensor::Tensor;
 
 use crate::kernels::{IbotBackend, Logits, Pairing};
-use crate::method::losses::targets::{TeacherTargets, cross_entropy};
+use crate::method::losses::teacher_targets::{TeacherTargets, cross_entropy};
 
 /// What [`cls_loss`] takes. Views are in the same order for both networks: view `v` of each is one crop.
 #[derive(Debug, Clone)]

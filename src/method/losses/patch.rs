@@ -4,7 +4,7 @@ use burn::tensor::backend::Backend;
 use burn::tensor::{Tensor, TensorData};
 
 use crate::kernels::{IbotBackend, Logits, Pairing};
-use crate::method::losses::targets::{TeacherTargets, cross_entropy};
+use crate::method::losses::teacher_targets::{TeacherTargets, cross_entropy};
 
 /// Weights of the masked patches.
 #[derive(Debug, Clone)]

@@ -11,7 +11,7 @@ use crate::kernels::{AdamWState, TrainBackend};
 use crate::train::optim::config::{OptimizerConfig, OptimizerKind, UpdateRates};
 use crate::train::optim::gradients::Gradients;
 use crate::train::optim::host::{to_device, to_host};
-use crate::train::optim::update::{Put, State, Take, moved};
+use crate::train::optim::parameter_update::{Put, State, Take, moved};
 
 const FIRST: &str = "first.";
 const SECOND: &str = "second.";

@@ -2,7 +2,7 @@
 //!
 //! A run that resumes needs nothing else: the file says of which step it is, `evaluations.jsonl` what that teacher was worth.
 
-use std::path::Path;
+use std::path::{Path, PathBuf};
 
 use crate::error::{Result, if_there, printable};
 use crate::files::model::read_card;
@@ -13,6 +13,11 @@ use crate::train::run::work::EVALUATIONS;
 
 /// The best teacher.
 pub(super) const BEST: &str = "best.safetensors";
+
+/// The file of the best teacher of a run folder; none of a run without `keep_best`.
+pub fn best_teacher(run: &Path) -> Option<PathBuf> {
+    Some(run.join(BEST)).filter(|best| best.exists())
+}
 
 /// Removes the best teacher of an earlier run.
 ///
@@ -82,6 +87,15 @@ pub(super) enum Measure {
     RankMe,
 }
 
+/// How the teachers of a run are compared with each other.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) struct Comparison {
+    pub measure: Measure,
+    /// Whether the run started from trained weights, which are then the first teacher: of an untrained network nobody has use, though
+    /// it may be above the first teachers.
+    pub is_trained_at_start: bool,
+}
+
 impl Measure {
     /// Larger is better; none if it was not measured.
     fn of(self, evaluation: &Evaluation) -> Option<f64> {
@@ -102,18 +116,28 @@ impl Measure {
             }
         })
     }
+}
+
+impl Comparison {
+    fn is_candidate(self, evaluation: &Evaluation) -> bool {
+        self.is_trained_at_start || evaluation.step > 0
+    }
 
     /// How the teacher of `evaluation` compares with those of all steps before.
     ///
     /// # Errors
     /// Those of reading the folder's files.
     pub fn standing(self, folder: &Path, evaluation: &Evaluation) -> Result<Standing> {
+        if !self.is_candidate(evaluation) {
+            return Ok(Standing::NotBest);
+        }
         let mut before = read_lines::<Evaluation>(&folder.join(EVALUATIONS))?;
-        before.retain(|line| line.step < evaluation.step);
+        before.retain(|line| line.step < evaluation.step && self.is_candidate(line));
         let are_there = !before.is_empty();
         before.retain(|line| line.is_comparable(evaluation));
-        let now = self.of(evaluation);
-        let best = self.best(&before).and_then(|best| self.of(best));
+        let measure = self.measure;
+        let now = measure.of(evaluation);
+        let best = measure.best(&before).and_then(|best| measure.of(best));
         let is_above = now.is_some() && now > best;
         Ok(if is_above && best.is_none() && are_there {
             Standing::FirstOnTheseImages
@@ -133,7 +157,12 @@ impl Measure {
         if let Some(last) = evaluations.last().cloned() {
             evaluations.retain(|line| line.is_comparable(&last));
         }
-        let Some(best) = self.best(&evaluations) else {
+        let measure = self.measure;
+        let candidates: Vec<Evaluation> = (evaluations.iter())
+            .filter(|line| self.is_candidate(line))
+            .cloned()
+            .collect();
+        let Some(best) = measure.best(&candidates) else {
             return Ok(None);
         };
         let file = folder.join(BEST);
@@ -150,16 +179,17 @@ impl Measure {
             )));
         }
         let before = evaluations.first().filter(|before| before.step == 0);
-        let pair = before.and_then(|before| self.of(before)).zip(self.of(best));
+        let pair = before.and_then(|before| measure.of(before));
+        let pair = pair.zip(measure.of(best));
         let Some((before, now)) = pair else {
             return Ok(Some(format!(
                 "best teacher: that of step {step}, {file}; the weights before training were not evaluated"
             )));
         };
         let step = (step > 0).then_some(step);
-        Ok(Some(match self {
-            Self::Knn => knn_gain(before, now, best.queries.unwrap_or(0), step, &file),
-            Self::RankMe => rank_gain(before, now, best.sample, step, &file),
+        Ok(Some(match measure {
+            Measure::Knn => knn_gain(before, now, best.queries.unwrap_or(0), step, &file),
+            Measure::RankMe => rank_gain(before, now, best.sample, step, &file),
         }))
     }
 }
@@ -173,6 +203,12 @@ fn knn_gain(before: f64, now: f64, queries: usize, step: Option<usize>, file: &s
              started from, on {queries} validation images; use those weights, kept as {file}"
         );
     };
+    if now <= before {
+        return format!(
+            "nothing was gained: k-NN accuracy {before_percent:.1} % of the untrained network, {now_percent:.1} % of the best teacher, that of step \
+             {step}, {file}, on {queries} validation images"
+        );
+    }
     // of two independent samples; both teachers see the same images, which makes the true bound smaller
     let variance = |accuracy: f64| accuracy * (1.0 - accuracy) / queries.max(1) as f64;
     let chance = 100.0 * OF_95_PERCENT * (variance(before) + variance(now)).sqrt();
@@ -193,6 +229,10 @@ fn rank_gain(before: f64, now: f64, sample: usize, step: Option<usize>, file: &s
     const TO_KNOW: &str = "only labeled images can tell whether the features are better: give some as `val` or `held_out`";
     let [shown, shown_now] = [before, now].map(|rank| format!("{rank:.1}"));
     match step {
+        Some(step) if now < before => format!(
+            "no gain was seen: RankMe {shown} of the untrained network, {shown_now} of the teacher of step {step}, the highest of \
+             all, {file}, on {sample} images; {TO_KNOW}"
+        ),
         Some(step) if shown == shown_now => format!(
             "no gain was seen: RankMe stayed at {shown} on {sample} images; {TO_KNOW}; highest RankMe: the teacher of step \
              {step}, {file}"
@@ -227,6 +267,40 @@ mod tests {
         assert_eq!(Measure::Knn.best(&[line(2, None)]), None);
     }
 
+    const KNN: Comparison = Comparison {
+        measure: Measure::Knn,
+        is_trained_at_start: true,
+    };
+
+    /// An untrained network is no teacher to keep, even where it is above all others.
+    #[test]
+    fn an_untrained_network_is_not_the_best() {
+        let folder = std::env::temp_dir().join(format!("ibot-untrained-{}", std::process::id()));
+        std::fs::create_dir_all(&folder).unwrap();
+        let untrained = Comparison {
+            is_trained_at_start: false,
+            ..KNN
+        };
+        let mut text = String::new();
+        for (step, knn, of_trained, of_untrained) in [
+            (0, 0.6, Standing::Best, Standing::NotBest),
+            (3, 0.4, Standing::NotBest, Standing::Best),
+            (6, 0.5, Standing::NotBest, Standing::Best),
+            (9, 0.45, Standing::NotBest, Standing::NotBest),
+        ] {
+            let line = Evaluation {
+                step,
+                knn: Some(knn),
+                ..Evaluation::default()
+            };
+            assert_eq!(KNN.standing(&folder, &line).unwrap(), of_trained);
+            assert_eq!(untrained.standing(&folder, &line).unwrap(), of_untrained);
+            text += &(serde_json::to_string(&line).unwrap() + "\n");
+            std::fs::write(folder.join(EVALUATIONS), &text).unwrap();
+        }
+        std::fs::remove_dir_all(&folder).unwrap();
+    }
+
     /// 4 of 17, among others, was read one bit smaller than it was written.
     #[test]
     fn an_equal_one_in_a_file_is_not_better() {
@@ -242,7 +316,7 @@ mod tests {
                 let knn = f64::from(right) / f64::from(of);
                 let text = serde_json::to_string(&line(0, knn)).unwrap();
                 std::fs::write(folder.join(EVALUATIONS), text + "\n").unwrap();
-                let standing = Measure::Knn.standing(&folder, &line(1, knn)).unwrap();
+                let standing = KNN.standing(&folder, &line(1, knn)).unwrap();
                 assert_eq!(standing, Standing::NotBest, "{right} of {of}");
             }
         }
@@ -257,6 +331,8 @@ mod tests {
         assert!(said(0.4, 0.5, 1000).contains("more than the 4.3 points"));
         assert!(said(0.4, 0.5, 100).contains("may be chance: up to 13.7 points"));
         assert!(knn_gain(0.4, 0.4, 100, None, "best").starts_with("nothing was gained"));
+        assert!(said(0.4, 0.3, 100).contains("nothing was gained"));
+        assert!(rank_gain(9.0, 5.0, 256, Some(7), "best").contains("of the untrained network"));
         assert!(rank_gain(5.0, 9.0, 256, Some(7), "best").contains("no proof"));
         assert!(rank_gain(5.0, 5.01, 256, Some(7), "best").contains("stayed at 5.0"));
         assert!(rank_gain(5.0, 5.0, 256, None, "best").starts_with("no gain was seen"));

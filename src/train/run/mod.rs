@@ -21,6 +21,7 @@ mod together;
 mod train_loop;
 mod work;
 
+pub use best::best_teacher;
 pub use evaluation::{Evaluation, EvaluationTime};
 pub use image_counts::ImageCounts;
 pub use interval::Interval;

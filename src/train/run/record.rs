@@ -74,6 +74,9 @@ pub struct RunRecord {
     /// removed. Records of the first versions lack it, and count as having had one.
     #[serde(default = "yes")]
     pub has_checkpoint: bool,
+    /// Why it ended, where a loss or a gradient was not finite; a run that goes on forgets it.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub failure: Option<String>,
 }
 
 /// The images that a run validates on; none by default.
@@ -363,6 +366,7 @@ mod tests {
             config: config.into(),
             ranks: 1,
             has_checkpoint: true,
+            failure: None,
         };
         let folder = Path::new("run");
         let before = record("workers = 1\n[method]\nn_cls_prototypes = 8\n");

@@ -143,6 +143,7 @@ impl RunSetup<'_> {
             config: config.to_toml()?,
             ranks: self.request.collective.size(),
             has_checkpoint: false,
+            failure: None,
         })
     }
 

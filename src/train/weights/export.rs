@@ -84,6 +84,12 @@ impl Export {
         })
     }
 
+    /// The same with the teacher of another step, under timm's names.
+    pub fn with_teacher(mut self, tensors: Tensors, step: usize) -> Self {
+        self.weights.teacher.backbone.tensors = tensors;
+        Self { step, ..self }
+    }
+
     /// The same with entries of another type, to which weights are rounded; [`ExportFormat::Onnx`] has f32 alone.
     pub fn with_dtype(self, dtype: Precision) -> Self {
         Self { dtype, ..self }

@@ -17,7 +17,7 @@ use serde_json::Value;
 use super::curves::{RunLog, curves};
 use super::destination;
 use super::duration::in_words;
-use super::output::answer_json;
+use super::output::{answer_json, say, warn};
 use super::page::{Columns, Page, escape};
 use super::verdict::{Accuracy, Verdict};
 
@@ -53,11 +53,14 @@ impl ReportArgs {
             (None, _) => PathBuf::from("report"),
         };
         destination::folder("--out", &out)?;
+        destination::drawings(&out, is_curve)?;
         let runs = Run::read_all(&self.runs)?;
         std::fs::create_dir_all(&out).map_err(Error::io(&out))?;
         let mut page = Page::new(&title(&runs));
         add_verdicts(&mut page, &runs)?;
         let mut files = add_curves(&mut page, &runs, &out)?;
+        let note = |line: &str| if self.json { warn(line) } else { say(line) };
+        destination::remove_earlier(&out, &files, is_curve, note);
         for run in &runs {
             add_facts(&mut page, run);
         }
@@ -206,6 +209,11 @@ pub fn add_curves(page: &mut Page, runs: &[Run], out: &Path) -> Result<Vec<PathB
         files.push(file);
     }
     Ok(files)
+}
+
+/// Whether a chart of [`add_curves`] is called so.
+pub fn is_curve(name: &str) -> bool {
+    name.starts_with("curve-") && name.ends_with(".png")
 }
 
 /// How a run was made, and its settings.

@@ -11,7 +11,7 @@ use serde::{Deserialize as _, Serialize};
 use serde_json::Value;
 
 use super::curves::RunLog;
-use super::next::quoted;
+use super::next::{knn_command, quoted, teacher_to_use};
 use classifier::Classifier;
 
 /// RankMe below which features say almost nothing.
@@ -110,7 +110,13 @@ impl Verdict {
             knn: accuracy(&log.evaluations),
             rank_me,
         };
-        let reason = verdict.judge(log);
+        let failure = record.and_then(|record| record.failure.clone());
+        let mut reason = verdict.judge(log);
+        let has_diverged = failure.is_some();
+        if let Some(failure) = failure {
+            verdict.worsen(State::Bad);
+            reason = failure;
+        }
         let planned = record.and_then(|record| planned_steps(folder, record));
         let planned = planned.filter(|planned| verdict.steps < *planned);
         let so_far = planned.map_or_else(String::new, |planned| {
@@ -118,8 +124,14 @@ impl Verdict {
         });
         verdict.headline = format!("{}{so_far}: {reason}", verdict.state.word());
         if planned.is_some() {
-            let command = format!("ibot train --resume {}", quoted(folder));
-            verdict.next.push(("Resume the run:".to_owned(), command));
+            let resume = format!("ibot train --resume {}", quoted(folder));
+            let (why, command) = if has_diverged {
+                let why = "Go back to before that, with half the learning rate:";
+                (why, format!("{resume} --on-anomaly rollback"))
+            } else {
+                ("Resume the run:", resume)
+            };
+            verdict.next.push((why.to_owned(), command));
         }
         verdict.advise(folder, record);
         verdict
@@ -256,13 +268,14 @@ impl Verdict {
     }
 
     fn advise(&mut self, folder: &Path, record: Option<&RunRecord>) {
-        let model = folder.join("teacher.safetensors");
-        if !model.exists() {
+        let file = teacher_to_use(folder);
+        if !file.exists() {
             return; // it is written after the first epoch
         }
-        let model = quoted(&model);
-        let data = record.and_then(|record| record.data.first());
-        let data = data.map_or_else(|| "IMAGES".to_owned(), |data| quoted(data));
+        let model = quoted(&file);
+        let images = record.and_then(|record| record.data.first());
+        let images = images.map_or(Path::new("IMAGES"), PathBuf::as_path);
+        let data = quoted(images);
         match self.state {
             State::Bad => {
                 let command = "ibot train --help".to_owned();
@@ -272,7 +285,8 @@ impl Verdict {
             }
             // else nothing shows that the images have classes, without which k-NN has nothing to predict
             State::Attention if self.knn.is_some() => {
-                let command = format!("ibot knn {data} --model {model}");
+                let val = record.and_then(|record| record.val.as_deref());
+                let command = knn_command(images, val, &file);
                 self.next
                     .push(("Look closer, with labeled images:".to_owned(), command));
             }

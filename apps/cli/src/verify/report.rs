@@ -4,10 +4,11 @@ use std::fmt;
 use std::path::Path;
 
 use serde::Serialize;
+use serde_json::Value;
 
 use super::compare::TensorResult;
 use ibot::device::AdapterSummary;
-use ibot::error::Result;
+use ibot::error::{Error, Result};
 use ibot::kernels::KernelChoice;
 use ibot::kernels::wgsl::Launched;
 use ibot::precision::Precision;
@@ -131,6 +132,18 @@ pub struct VerifyReport {
 }
 
 impl VerifyReport {
+    /// Whether a file is such a report.
+    ///
+    /// # Errors
+    /// It cannot be read.
+    pub fn is_one(path: &Path) -> Result<bool> {
+        let text = std::fs::read(path).map_err(Error::io(path))?;
+        let json: Value = serde_json::from_slice(&text).unwrap_or_default();
+        Ok(["ibot", "checks", "kernels"]
+            .iter()
+            .all(|key| json.get(key).is_some()))
+    }
+
     /// Writes it as JSON, whole or not at all.
     ///
     /// # Errors
@@ -169,8 +182,6 @@ impl VerifyReport {
 
 #[cfg(test)]
 mod tests {
-    use ibot::error::Error;
-
     use super::*;
 
     fn tensor(name: &str, error: f64, bar: f64) -> TensorResult {

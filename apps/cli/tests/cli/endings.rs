@@ -54,6 +54,10 @@ fn a_loss_that_is_not_finite_ends_the_run() {
     let written = ibot::files::read_safetensors(&run.join("teacher.safetensors")).unwrap();
     assert!(!written.is_empty());
     assert!(metrics(&run).iter().all(|line| line["loss"].is_number()));
+    let report = stdout(&ibot(&["report", &scratch.path("run")]));
+    for said in ["Training failed", ": step ", "--on-anomaly rollback"] {
+        assert!(report.contains(said), "{report}");
+    }
 }
 
 /// A teacher that tells nothing is named after three looks, and ends the run if that was asked for.

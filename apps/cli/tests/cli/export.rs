@@ -31,6 +31,13 @@ fn weights_of_a_run_are_not_written_over() {
         &[&export[..], &[&teacher]].concat(),
         &["would replace weights of a run"],
     );
+    for (out, more, part) in others(&scratch) {
+        let export = ["export", "--run", &run, "--out", &out];
+        let bytes = || fs::read(&out).or_else(|_| fs::read(Path::new(&out).join("config.json")));
+        let before = bytes().unwrap();
+        refused(&[&export[..], more].concat(), &[part]);
+        assert!(bytes().unwrap() == before, "{out}");
+    }
     let embed = ["embed", &images, "--model", &teacher, "--out", &teacher];
     refused(&embed, &["exists and holds no features"]);
     let search = [
@@ -45,6 +52,43 @@ fn weights_of_a_run_are_not_written_over() {
         &["is a file that this command reads"],
     );
     assert!(fs::read(&teacher).unwrap() == before);
+}
+
+/// What an export would replace, with its flags and why it is refused.
+fn others(scratch: &Scratch) -> Vec<(String, &'static [&'static str], &'static str)> {
+    let write = |name: &str| {
+        let path = scratch.0.join(name);
+        fs::create_dir_all(path.parent().unwrap()).unwrap();
+        fs::write(path, name).unwrap();
+        scratch.path(name)
+    };
+    for name in ["tuned/config.toml", "tuned/metrics.jsonl"] {
+        write(name);
+    }
+    write("foreign/config.json");
+    let of_run = "would replace weights of a run";
+    let not_exported = "exists and is not of `ibot export`";
+    let mut all: Vec<(String, &'static [&'static str], _)> = vec![
+        (
+            scratch.path("run/checkpoints/step-000000001/state.safetensors"),
+            &[],
+            of_run,
+        ),
+        (write("tuned/best.safetensors"), &[], of_run),
+        (write("mine.safetensors"), &[], not_exported),
+        (
+            scratch.path("foreign"),
+            &["--format", "transformers"],
+            not_exported,
+        ),
+    ];
+    #[cfg(unix)]
+    {
+        let link = scratch.path("link.safetensors");
+        std::os::unix::fs::symlink("run/teacher.safetensors", &link).unwrap();
+        all.push((link, &["--network", "student"], of_run));
+    }
+    all
 }
 
 #[test]
@@ -220,4 +264,29 @@ fn what_cannot_be_exported_is_refused() {
         &["B3SUMS"],
     );
     assert!(!Path::new(&out).exists());
+}
+
+/// What `--model RUN` takes, `--run RUN` writes: the best teacher, where the run kept one. Here it is another network, to tell them apart.
+#[test]
+fn the_best_teacher_is_exported() {
+    let scratch = Scratch::new("export-best");
+    let train = scratch.train(&["--steps", "2", "--set", "keep_best=true"]);
+    succeeds(&train.iter().map(String::as_str).collect::<Vec<_>>());
+    let run = scratch.path("run");
+    let in_run = |name: &str| Path::new(&run).join(name);
+    let student = read_safetensors(&in_run("student.safetensors")).unwrap();
+    fs::copy(in_run("student.safetensors"), in_run("best.safetensors")).unwrap();
+    let out = scratch.path("out.safetensors");
+    for flags in [&[][..], &["--best"]] {
+        let said = succeeds(&[&["export", "--run", &run, "--out", &out][..], flags].concat());
+        assert!(said.contains("the best teacher's backbone"), "{said}");
+        assert!(read_safetensors(Path::new(&out)).unwrap() == student);
+    }
+    let checkpoint = scratch.path("run/checkpoints/step-000000002");
+    let said = succeeds(&["export", "--checkpoint", &checkpoint, "--out", &out]);
+    assert!(said.contains("the teacher's backbone"), "{said}");
+    let teacher = read_safetensors(&in_run("teacher.safetensors")).unwrap();
+    assert!(read_safetensors(Path::new(&out)).unwrap() == teacher);
+    let report = succeeds(&["report", &run]);
+    assert!(report.contains("best.safetensors"), "{report}");
 }

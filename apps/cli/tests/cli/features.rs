@@ -358,11 +358,12 @@ fn a_sheet_without_images_is_refused() {
     let said = succeeds(&of("1"));
     for part in [
         "1 of 10 images cannot be read",
-        "holds 1 file of an earlier call, such as",
+        "removed 1 drawing of an earlier call, such as",
         "cluster-001.png",
     ] {
         assert!(said.contains(part), "{part} is not in {said}");
     }
+    assert!(!fs::exists(format!("{sheets}/cluster-001.png")).unwrap());
     let before = fs::read(format!("{sheets}/cluster-000.png")).unwrap();
     fs::remove_dir_all(&trained.images).unwrap();
     let parts = ["all.safetensors", "none of its 10 images can be read"];

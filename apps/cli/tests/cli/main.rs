@@ -39,6 +39,7 @@ mod ranges;
 mod rank_models;
 mod ranks;
 mod refusals;
+mod replaced;
 mod resume;
 mod resume_options;
 mod run_folder;

@@ -110,7 +110,13 @@ fn the_odd_patch_is_shown() {
     ]
     .concat();
     let said = succeeds(&[&["outliers"], &fewer[..]].concat());
-    assert!(said.contains("files of an earlier call"), "{said}");
+    assert!(
+        said.contains("removed 2 drawings of an earlier call"),
+        "{said}"
+    );
+    let maps = fs::read_dir(&out).unwrap().flatten();
+    let maps = maps.filter(|file| file.file_name().to_string_lossy().contains("-heat"));
+    assert_eq!(maps.count(), 1);
     let heat = image::open(format!("{out}/6-heat.png")).unwrap().to_rgb8();
     assert_eq!(heat.dimensions(), (16, 16));
     let [corner, other] = [heat.get_pixel(15, 15).0, heat.get_pixel(0, 0).0];
@@ -121,6 +127,21 @@ fn the_odd_patch_is_shown() {
         csv.starts_with("path,label,distance,nearest,row,column\n"),
         "{csv}"
     );
+}
+
+/// Names of images may be as long as a file system takes them, those of drawings are not longer.
+#[test]
+fn long_names_are_drawn() {
+    let trained = trained_as("outlier-names", &["--steps", "1"]);
+    let (data, odd) = parts(&trained);
+    let [first, second] = ["x", "y"].map(|end| format!("{data}/{}{end}.png", "n".repeat(249)));
+    fs::rename(&odd, &first).unwrap();
+    fs::rename(format!("{data}/3.png"), &second).unwrap();
+    let out = trained.out("found");
+    let whole = ["--data", &data, "--patches", "--out", &out, "--top", "10"];
+    let report = trained.run("outliers", &whole);
+    assert_eq!(report["files"].as_array().unwrap().len(), 2 + 10);
+    trained.run("visualize", &["--image", &first, &second, "--out", &out]);
 }
 
 #[test]

@@ -3,7 +3,7 @@
 use std::fs;
 use std::path::{Path, PathBuf};
 
-use crate::{Scratch, ibot, succeeds};
+use crate::{Scratch, ibot, refused, succeeds};
 
 fn fixture(name: &str) -> String {
     let folder = Path::new(env!("CARGO_MANIFEST_DIR")).join("../../tests/fixtures/transformers");
@@ -137,10 +137,22 @@ fn a_run_is_written_and_read_back() {
     let (without_card, said) = embedded(&folder);
     assert!(said.contains("from preprocessor_config.json"), "{said}");
     assert!(distance(&of_run, &without_card) < 1e-6);
-    // a model file goes the same way, at another size too
+    // a model file goes the same way, at another size too, but not over what another program wrote
     let model = ["export", "--model", &teacher, "--image-size", "24"];
-    let said = succeeds(&[&model[..], &format].concat());
-    assert!(said.contains("for images of 24 x 24"), "{said}");
+    refused(
+        &[&model[..], &format].concat(),
+        &["model.safetensors", "is not of `ibot export`"],
+    );
+    fs::remove_dir_all(&folder).unwrap();
+    for _ in 0..2 {
+        let said = succeeds(&[&model[..], &format].concat());
+        assert!(said.contains("for images of 24 x 24"), "{said}");
+    }
+    let itself = ["export", "--model", &folder];
+    refused(
+        &[&itself[..], &format].concat(),
+        &["is a file that this command reads"],
+    );
     let text = succeeds(&["inspect", &folder]);
     assert!(text.contains("in 24 x 24"), "{text}");
 }

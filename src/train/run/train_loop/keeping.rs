@@ -226,7 +226,7 @@ impl<B: TrainBackend, M: TrainBackbone<B>> TrainLoop<'_, B, M> {
     /// Writes the teacher if it is the best so far.
     fn keep_best(&mut self, evaluation: &Evaluation, observer: &mut dyn Observer) -> Result<()> {
         let folder = self.folder.path();
-        match self.measure().standing(folder, evaluation)? {
+        match self.comparison().standing(folder, evaluation)? {
             Standing::NotBest => return Ok(()),
             Standing::FirstOnTheseImages => {
                 let why = "other images or another measure";

@@ -23,12 +23,13 @@ use crate::kernels::TrainBackend;
 use crate::train::config::RunConfig;
 use crate::train::health::{Anomaly, HealthMonitor, OnAnomaly};
 use crate::train::optim::Schedule;
-use crate::train::run::best::Measure;
+use crate::train::run::best::{Comparison, Measure};
 use crate::train::run::evaluation::RunImages;
 use crate::train::run::folder::RunFolder;
 use crate::train::run::interval::Due;
 use crate::train::run::metrics_window::MetricsWindow;
 use crate::train::run::observer::{Observer, RunStart};
+use crate::train::run::record::RunRecord;
 use crate::train::run::setup::{RunSetup, schedule};
 use crate::train::trainer::{StepInput, Trainer};
 
@@ -116,11 +117,14 @@ impl<'a, B: TrainBackend, M: TrainBackbone<B>> TrainLoop<'a, B, M> {
         self.config.keep_best || self.images.val.is_some()
     }
 
-    /// What they are compared by.
-    fn measure(&self) -> Measure {
-        match self.images.val {
-            Some(_) => Measure::Knn,
-            None => Measure::RankMe,
+    /// How they are compared.
+    fn comparison(&self) -> Comparison {
+        Comparison {
+            measure: match self.images.val {
+                Some(_) => Measure::Knn,
+                None => Measure::RankMe,
+            },
+            is_trained_at_start: self.setup.request.pretrained.is_some(),
         }
     }
 
@@ -207,8 +211,10 @@ impl<'a, B: TrainBackend, M: TrainBackbone<B>> TrainLoop<'a, B, M> {
                 "{what}: {error}; run the same command again to resume from the newest checkpoint"
             ));
         }
-        let left = match error {
-            Error::NotFinite { .. } => self.left_by_divergence(),
+        let left = match &error {
+            Error::NotFinite { what: term, .. } => {
+                self.left_by_divergence(format!("{what}: {term}"))
+            }
             _ => self.left(),
         };
         let left = left.unwrap_or_else(|error| format!("the state could not be written: {error}"));
@@ -227,13 +233,19 @@ impl<'a, B: TrainBackend, M: TrainBackbone<B>> TrainLoop<'a, B, M> {
 
     /// Says where to go on from. The state is not written: its next loss is not finite whatever the learning rate, and it would
     /// take the place of a checkpoint from before that.
-    fn left_by_divergence(&mut self) -> Result<String> {
+    fn left_by_divergence(&mut self, failure: String) -> Result<String> {
         let exported = match self.saved {
             Some(_) => Ok(()),
             None => self.export(), // to look at
         };
         all_ok(self.ranks(), exported)?;
         self.written()?;
+        if self.is_first()
+            && let Some(record) = RunRecord::read(self.folder.path())?
+        {
+            let failure = Some(failure); // for reports
+            RunRecord { failure, ..record }.write(self.folder.path())?;
+        }
         let path = printable(self.folder.path());
         let (left, from) = match self.saved {
             Some(saved) => {
@@ -302,7 +314,7 @@ impl<'a, B: TrainBackend, M: TrainBackbone<B>> TrainLoop<'a, B, M> {
         }
         if self.config.keep_best
             && self.is_first()
-            && let Some(gain) = self.measure().gain(self.folder.path())?
+            && let Some(gain) = self.comparison().gain(self.folder.path())?
         {
             observer.note(&gain);
         }

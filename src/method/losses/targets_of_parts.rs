@@ -11,8 +11,8 @@ use crate::error::Result;
 use crate::kernels::{
     Drift, IbotBackend, Known, Logits, TargetPotentials, TiledTargets, taken_back,
 };
-use crate::method::exchange::{all_reduce, plus};
-use crate::method::losses::targets::{TargetRule, TeacherTargets};
+use crate::method::losses::teacher_targets::{TargetRule, TeacherTargets};
+use crate::method::tensor_collectives::{all_reduce, plus};
 
 /// Sinkhorn iterations that need no [`Drift`].
 const FEW: usize = 3;
