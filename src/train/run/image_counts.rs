@@ -10,8 +10,20 @@ use crate::error::{counted, printable};
 /// Number of classes up to which their images are counted: all counts are in `run.json`, which is written often.
 const COUNTED: usize = 1000;
 
+/// What is said of as many images as before.
+pub(super) const OTHER_NAMES: &str = " (some names differ)";
+
 /// Number of changed classes that are named; the others are counted.
 const NAMED: usize = 5;
+
+/// The images that a run validates on; none by default.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct ValidationImages {
+    /// How many there are.
+    pub images: usize,
+    /// [`crate::data::ImageFolder::fingerprint`]; empty without any.
+    pub fingerprint: String,
+}
 
 /// Images that a run found where it trains on images of its own, before some were held out.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
@@ -58,7 +70,7 @@ impl ImageCounts {
             named.map(|(name, before, now)| format!("{}: {before} -> {now}", printable(name)));
         let named: Vec<String> = named.collect();
         let what = match changed.len().saturating_sub(NAMED) {
-            _ if changed.is_empty() => " of other names".to_owned(),
+            _ if changed.is_empty() => OTHER_NAMES.to_owned(),
             0 => format!(" ({})", named.join(", ")),
             more => format!(" ({} and {more} more classes)", named.join(", ")),
         };

@@ -23,7 +23,7 @@ mod work;
 
 pub use best::best_teacher;
 pub use evaluation::{Evaluation, EvaluationTime};
-pub use image_counts::ImageCounts;
+pub use image_counts::{ImageCounts, ValidationImages};
 pub use interval::Interval;
 pub(crate) use lines::{append, damage_in_words, read_with_damage};
 pub(crate) use lock::RunLock;
@@ -31,7 +31,7 @@ pub use metrics::StepMetrics;
 pub use observer::{NoObserver, Observer, RunStart};
 pub use options::{RunOptions, StartWeights};
 pub use patches::PatchColors;
-pub use record::{RunRecord, SettingChange, ValidationImages};
+pub use record::{RunRecord, SettingChange};
 pub use request::{OnDeviceLost, RunRequest};
 pub(super) use setup::loader;
 pub use setup::{check_start, images_to_train_on};

@@ -9,7 +9,7 @@ use crate::data::{ImageFolder, ImageSource as _};
 use crate::error::{Error, Result, counted, if_there, printable};
 use crate::files::model::DataCard;
 use crate::train::config::RunConfig;
-use crate::train::run::image_counts::ImageCounts;
+use crate::train::run::image_counts::{ImageCounts, OTHER_NAMES, ValidationImages};
 use crate::train::run::options::{RunOptions, StartWeights};
 use crate::train::settings_diff::{Flat, differing, flatten};
 use crate::unfinished::write_whole;
@@ -77,15 +77,6 @@ pub struct RunRecord {
     /// Why it ended, where a loss or a gradient was not finite; a run that goes on forgets it.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub failure: Option<String>,
-}
-
-/// The images that a run validates on; none by default.
-#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
-pub struct ValidationImages {
-    /// How many there are.
-    pub images: usize,
-    /// [`crate::data::ImageFolder::fingerprint`]; empty without any.
-    pub fingerprint: String,
 }
 
 /// The first source is `data` and the others are `more_data`, as in the files of all versions. Paths are text: serde itself refuses those
@@ -292,7 +283,11 @@ impl RunRecord {
 
     /// Which images differ from those of the run `before`.
     pub fn image_changes(&self, before: &Self) -> Vec<SettingChange> {
-        let train = (before.fingerprint != self.fingerprint).then(|| {
+        let has_other_val = self.has_other_validation(before);
+        // images that are held out are of `data` too
+        let has_other_held_out = has_other_val && self.val.is_none() && before.val.is_none();
+        let has_other_data = has_other_held_out || before.fingerprint != self.fingerprint;
+        let train = has_other_data.then(|| {
             let [before, now] = match (&before.found, &self.found) {
                 (Some(before), Some(now)) => now.in_words(before),
                 _ => [before, self].map(|record| counted(record.images, "image")),
@@ -303,10 +298,13 @@ impl RunRecord {
                 now,
             }
         });
-        let val = self.has_other_validation(before).then(|| SettingChange {
-            key: "images to validate on".to_owned(),
-            before: before.described_validation(),
-            now: self.described_validation(),
+        let val = has_other_val.then(|| {
+            let [before, mut now] = [before, self].map(Self::described_validation);
+            if before == now {
+                now += OTHER_NAMES;
+            }
+            let key = "images to validate on".to_owned();
+            SettingChange { key, before, now }
         });
         train.into_iter().chain(val).collect()
     }

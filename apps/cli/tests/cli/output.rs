@@ -105,7 +105,7 @@ fn a_negative_number_is_a_value() {
     }
     crate::refused(
         &Scratch::new("negative").train(&["--learning-rate", "-1"]),
-        &["learning_rate = -1"],
+        &["--learning-rate = -1"],
     );
 }
 

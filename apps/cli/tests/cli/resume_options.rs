@@ -158,7 +158,10 @@ fn changed_images_are_named_by_their_class() {
     assert!(ibot(&train).status.success());
     let gone = scratch.0.join("images/odd/1.png");
     fs::rename(&gone, gone.with_file_name("0.png")).unwrap();
-    let other = [": 10 images -> 10 images of other names"];
+    let other = [
+        ": 10 images -> 10 images (some names differ)",
+        "to validate on: 4 held out -> 4 held out (some names differ)",
+    ];
     refused(&train, &other);
     fs::remove_file(gone.with_file_name("0.png")).unwrap();
     refused(&train, &[": 10 images -> 9 images (odd: 5 -> 4)"]);
