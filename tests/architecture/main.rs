@@ -292,7 +292,9 @@ const FLAGS_OF_OTHERS: &[&str] = &[
     "`ibot train --tensorboard`",
     // of the paper's code
     "`--pred_shape block --pred_ratio 0 0.3 --pred_ratio_var 0 0.2`",
-    "`--relative`", // of rsync
+    "`--relative`",         // of rsync
+    "`--hard-dereference`", // of tar
+    "`tar --dereference`",
 ];
 
 /// Flags are the command's: the library names settings in backquotes, which apps/cli/src/flags.rs turns into flags.

@@ -274,7 +274,7 @@ impl SearchArgs {
 
     /// The rows of an index whose images are as they were; reports what changed since.
     fn there(&self, index: &Path, table: EmbeddingTable) -> Result<EmbeddingTable> {
-        let remedy = "make it again with --data";
+        let remedy = made_again(index);
         let table = unchanged(&self.model, index, table, true, remedy)?;
         if let Some(newer) = newer(index, &table)? {
             let name = printable(index);
