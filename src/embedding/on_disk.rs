@@ -14,7 +14,7 @@ pub struct OnDisk {
     pub same: Vec<usize>,
     /// Its file has another size or time.
     pub changed: Vec<usize>,
-    /// There is no such file.
+    /// There is no such file, or it cannot be asked.
     pub gone: Vec<usize>,
 }
 
@@ -35,8 +35,10 @@ impl EmbeddingTable {
             }
             match (FileStamp::of(&path), self.stamp(at)) {
                 (None, _) => State::Gone,
-                // with the range where it has more than 8 bits, which the path alone does not tell
-                (Some(now), Some(then)) if now != then && now.with_range(range) != then => {
+                // with the range where it has more than 8 bits, which the path alone does not tell; twice, it is none
+                (Some(now), Some(then))
+                    if !now.is_like(then) && !now.is_like(then.with_range(range)) =>
+                {
                     State::Changed
                 }
                 _ => State::Same,

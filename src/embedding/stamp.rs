@@ -34,6 +34,15 @@ impl FileStamp {
         Some(Self(length, u64::try_from(since.as_nanos()).ok()?))
     }
 
+    /// Whether both may be of one file: a copy may have whole seconds, where the file system or the archive keeps no more.
+    pub(super) fn is_like(self, other: Self) -> bool {
+        const SECOND: u64 = 1_000_000_000;
+        let is_whole = [self, other]
+            .map(|stamp| stamp.1 % SECOND == 0)
+            .contains(&true);
+        self == other || self.0 == other.0 && is_whole && self.1 / SECOND == other.1 / SECOND
+    }
+
     /// The same for an image that is read with this range of values: with another one, it has other features.
     #[must_use]
     pub fn with_range(self, range: ValueRange) -> Self {
@@ -49,6 +58,19 @@ impl FileStamp {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn a_copy_may_have_whole_seconds() {
+        let stamp = FileStamp(10, 5_250_000_000);
+        assert!(stamp.is_like(FileStamp(10, 5_000_000_000)));
+        for other in [
+            FileStamp(11, 5_000_000_000),
+            FileStamp(10, 6_000_000_000),
+            FileStamp(10, 5_250_000_001),
+        ] {
+            assert!(!stamp.is_like(other), "{other:?}");
+        }
+    }
 
     #[test]
     fn another_range_is_another_stamp() {

@@ -9,6 +9,7 @@ use burn::tensor::{Int, Tensor};
 use crate::backbone::{Backbone, TrainBackbone};
 use crate::error::{Error, Result};
 use crate::kernels::{IbotBackend, Logits, TiledTargets, TrainBackend, tile_columns};
+use crate::method::config::TargetKind;
 use crate::method::ibot::Ibot;
 use crate::method::losses::tiled_targets;
 use crate::method::terms::IbotInput;
@@ -38,7 +39,8 @@ pub struct HealthStats<B: Backend> {
     pub cls: TargetStats<B>,
     /// Targets of the masked patches; none without a masked patch.
     pub patch: Option<TargetStats<B>>,
-    /// Share of the views whose likeliest prototype in the student's logits is that of the target, `[1]`.
+    /// Share of the views whose likeliest prototype is the same in the student's logits as in the teacher's, after centering where there
+    /// is a center, `[1]`.
     pub agreement: Tensor<B, 1>,
     /// Deviation of the teacher's unit class tokens over the batch, times the root of their width: 0 where all images
     /// look alike, about 1 where they spread over the sphere (SimSiam, arXiv 2011.10566, section 4.1). `[1]`.
@@ -82,7 +84,7 @@ impl<B: TrainBackend, M: TrainBackbone<B>> Ibot<B, M> {
         let head = self.student.network.cls_head.valid();
         Ok(HealthStats {
             images: count,
-            agreement: agreement(&head.logits(student), &of_cls),
+            agreement: agreement(&head.logits(student), &of_cls, self.config.cls_targets),
             cls: target_stats(&of_cls),
             patch: of_masked.as_ref().map(target_stats),
             feature_std: feature_std(logits.parts[0].embedding.clone()),
@@ -114,13 +116,20 @@ fn target_stats<B: IbotBackend>(targets: &TiledTargets<B>) -> TargetStats<B> {
     }
 }
 
-/// Share of rows whose likeliest prototype in the student's logits is that of the target, `[1]`.
-fn agreement<B: IbotBackend>(student: &Logits<B>, targets: &TiledTargets<B>) -> Tensor<B, 1> {
+/// Share of rows whose likeliest prototype is the same for student and teacher, `[1]`.
+fn agreement<B: IbotBackend>(
+    student: &Logits<B>,
+    targets: &TiledTargets<B>,
+    kind: TargetKind,
+) -> Tensor<B, 1> {
     let of_student = likeliest(targets, |columns| student.tile(columns));
-    // the target's, not the teacher's logit: centering and Sinkhorn-Knopp change which one is the largest
     let of_target = likeliest(targets, |columns| {
         let logits = targets.teacher.tile(columns);
-        targets.potentials.columns(columns).targets(logits)
+        match kind {
+            TargetKind::Centering => targets.potentials.columns(columns).targets(logits),
+            // Sinkhorn-Knopp spreads so few rows over all prototypes, which says nothing of a batch
+            TargetKind::Sinkhorn => logits,
+        }
     });
     let same = of_student.zip(of_target);
     let same = same.map(|(student, target)| student.equal(target).float());

@@ -124,7 +124,10 @@ fn run<B: TrainBackend>(backend: &str, device: &B::Device) {
             parts::parts_without_masks_or_without_visible_patches::<B>,
         ),
         ("tiled prototypes", tiling::steps_equal_stored::<B>),
-        ("probes by tile", tiling::probes_do_not_see_tiles::<B>),
+        (
+            "probes by tile",
+            tiling::health_statistics_do_not_see_tiles::<B>,
+        ),
         ("chosen tokens", chosen_tokens::are_those_of_all_tokens::<B>),
         ("drop path", recipe::drop_path::<B>),
         (

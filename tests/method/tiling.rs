@@ -48,7 +48,7 @@ pub fn steps_equal_stored<B: TrainBackend>(device: &B::Device) {
 }
 
 /// What a probe sees does not depend on the tiles.
-pub fn probes_do_not_see_tiles<B: TrainBackend>(device: &B::Device) {
+pub fn health_statistics_do_not_see_tiles<B: TrainBackend>(device: &B::Device) {
     let views = random_views(4, device);
     let masks: Vec<bool> = (0..32).map(|patch| patch % 3 == 0).collect();
     let config = IbotConfig {

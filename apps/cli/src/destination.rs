@@ -1,5 +1,6 @@
-//! Output paths, checked before the work starts. What is not ibot's own is not written over: a drawing replaces drawings
-//! alone, weights replace nothing of a run, and nothing replaces a file that the command reads.
+//! Output paths, checked before the work starts. A drawing replaces drawings of ibot alone, weights replace weights of `ibot export`,
+//! features replace features, and nothing replaces a file of a run or one that the command reads. Other tables, pages and ONNX files
+//! replace a file of their name.
 
 use std::path::{Path, PathBuf};
 
@@ -37,7 +38,12 @@ const ABOVE: usize = 3;
 /// Refuses to write over what is in a run: with a model as a folder, or a file, also through links.
 pub fn outside_runs(flag: &str, path: &Path) -> Result<()> {
     let target = resolved(path);
-    let is_in_run = || target.ancestors().skip(1).take(ABOVE).any(is_run);
+    let is_in_run = || {
+        let mut checkpoints = target.ancestors().take(ABOVE);
+        let checkpoints = checkpoints.find(|folder| folder.ends_with("checkpoints"));
+        let folders = [target.parent(), checkpoints.and_then(Path::parent)];
+        folders.into_iter().flatten().any(is_run)
+    };
     // the proposed commands write one into the run, which has none of its own
     let is_onnx = target.extension().is_some_and(|ending| ending == "onnx");
     if is_run(&target) || target.is_file() && !is_onnx && is_in_run() {
@@ -50,7 +56,8 @@ pub fn outside_runs(flag: &str, path: &Path) -> Result<()> {
 /// Whether a folder is that of a run of pre-training or fine-tuning, or a checkpoint, which may lie anywhere.
 fn is_run(folder: &Path) -> bool {
     let has = |name: &str| folder.join(name).is_file();
-    has("run.json") || has("B3SUMS") || has("config.toml") && has("metrics.jsonl")
+    let is_checkpoint = has("B3SUMS") && has("state.safetensors");
+    has("run.json") || is_checkpoint || has("config.toml") && has("metrics.jsonl")
 }
 
 /// Refuses weights, or files to be written beside them, that `ibot export` did not write: those of another program, or a
@@ -92,6 +99,9 @@ pub fn outside_with(flag: &str, folder: &Path, names: &[&str], data: &Path) -> R
 
 /// Refuses a folder in which a file with the name of one's own drawings is none.
 pub fn drawings(folder: &Path, is_own: impl Fn(&str) -> bool) -> Result<()> {
+    // some file systems do not tell upper and lower case apart
+    let ignores_case = cfg!(any(windows, target_os = "macos"));
+    let is_own = |name: &str| is_own(name) || ignores_case && is_own(&name.to_lowercase());
     named(folder, is_own)
         .iter()
         .try_for_each(|file| check_drawing(file))

@@ -166,7 +166,12 @@ impl EmbedArgs {
             width: table.width,
         };
         match store.as_mut().filter(|_| !is_cut_short) {
-            Some(store) => store.write(table)?,
+            Some(store) => {
+                let partial = partial(&self.out);
+                store
+                    .write(table.clone())
+                    .map_err(|error| kept_in(error, &table, &partial))?;
+            }
             None => table.write(&out)?,
         }
         if !is_cut_short && partly.is_some() {
@@ -283,4 +288,15 @@ impl EmbedArgs {
 fn partial(out: &Path) -> PathBuf {
     let ending = out.extension().unwrap_or_default().to_string_lossy();
     out.with_extension(format!("partial.{ending}"))
+}
+
+/// An error of writing features, which are hours of work, after they were written beside the file: the same command goes on from there.
+fn kept_in(error: Error, table: &EmbeddingTable, partial: &Path) -> Error {
+    match table.write(partial) {
+        Ok(()) => {
+            let partial = printable(partial);
+            Error::Embedding(format!("{error}; the features are in {partial}"))
+        }
+        Err(_) => error,
+    }
 }

@@ -259,7 +259,7 @@ impl KnnArgs {
 
 /// The name of so many neighbors among `all` images.
 fn voters(neighbors: usize, all: usize) -> String {
-    if neighbors > all {
+    if neighbors >= all {
         format!("k = {neighbors} (all {all})")
     } else {
         format!("k = {neighbors}")

@@ -31,8 +31,8 @@ const TRANSFORMERS: [&str; 3] = [
 pub struct ExportArgs {
     #[command(flatten)]
     source: SourceArgs,
-    /// Use the checkpoint with the best k-NN accuracy instead of the newest. A run with keep_best has its best teacher, which is
-    /// always taken; --checkpoint takes another one.
+    /// Use the checkpoint with the best k-NN accuracy instead of the newest. Of a run with keep_best, timm, onnx and transformers
+    /// get the best teacher with or without this; --checkpoint takes another step.
     #[arg(long)]
     best: bool,
     /// Which weights to write, under which names.
@@ -285,8 +285,17 @@ impl ExportArgs {
     fn best_teacher(&self, run: &Path) -> Result<Option<LoadedModel>> {
         let is_asked_for = !self.format.holds_both() && self.network != Some(Network::Student);
         let best = best_teacher(run).filter(|_| is_asked_for);
-        best.map(|best| read_model(&best, &ModelOptions::default()))
-            .transpose()
+        let read = |best: PathBuf| {
+            let model = read_model(&best, &ModelOptions::default())?;
+            match model.card {
+                Some(_) => Ok(model),
+                None => Err(Error::data(
+                    best,
+                    "does not say of which step it is; give --checkpoint",
+                )),
+            }
+        };
+        best.map(read).transpose()
     }
 
     /// The newest good checkpoint of a run, or its best; reports the damaged ones that it skips.

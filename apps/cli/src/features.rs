@@ -17,7 +17,7 @@ use super::choices::FEATURES;
 use super::destination::outside;
 use super::model::ModelArgs;
 use super::signals::stop_on_signal;
-use super::unchanged::unchanged;
+use super::unchanged::{made_again, unchanged};
 
 /// Value of `--features`.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -176,8 +176,7 @@ impl<'a> Source<'a> {
         let Some(file) = self.file.as_ref().filter(|file| !file.table().is_empty()) else {
             return Err(no_images());
         };
-        let remedy = "give --data and --model to update it";
-        let table = unchanged(self.model, file.path(), file.table().clone(), false, remedy)?;
+        let table = unchanged(self.model, file.path(), file.table().clone(), false)?;
         Ok(table.embedded())
     }
 
@@ -244,8 +243,7 @@ impl<'a> Source<'a> {
         let file = self.file.as_ref().ok_or_else(no_images)?;
         let (embedded, missing) = file.table().of_folder(folder)?;
         let (name, root) = (printable(file.path()), folder.root());
-        let remedy =
-            format!("give --model to compute them, or run `ibot embed --out {name}` again");
+        let remedy = made_again(file.path());
         if embedded.paths.is_empty() {
             let reason = format!("none of its images is in {name}, or all have changed: {remedy}");
             return Err(Error::data(root, reason));

@@ -312,8 +312,8 @@ impl ModelArgs {
     /// Prints the result: as JSON, with the images that were left out, or the text. These are counted where nothing has named them.
     pub fn answer(&self, result: &impl Serialize, text: impl FnOnce() -> String) -> Result<()> {
         if let Some(count) = self.left_out.count().filter(|_| is_quiet()) {
-            let named = "without --quiet they are named, and --json lists them";
-            warn(warning(format_args!("WARNING {count} left out; {named}")));
+            let listed = if self.json { "" } else { "; --json lists them" };
+            warn(warning(format_args!("WARNING {count} left out{listed}")));
         }
         answer_json(self.json, &self.left_out.answer(result), text)
     }

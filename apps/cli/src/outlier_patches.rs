@@ -147,12 +147,14 @@ impl PatchesArgs {
 /// The place of each image of `data` in `reference`; [`usize::MAX`] where it is not there.
 fn places_in(reference: &ImageFolder, data: &ImageFolder) -> Result<Vec<usize>> {
     let same = counterparts(data, reference)?;
-    let places: HashMap<PathBuf, usize> = (0..reference.len())
-        .map(|at| (reference.name(at), at))
-        .collect();
-    let place = |at| same.get(&data.name(at)).and_then(|name| places.get(name));
-    let places = (0..data.len()).map(|at| place(at).copied().unwrap_or(usize::MAX));
-    Ok(places.collect())
+    let places = (0..reference.len()).map(|at| Ok((absolute(reference.name(at))?, at)));
+    let places: HashMap<PathBuf, usize> = places.collect::<Result<_>>()?;
+    let place = |at| {
+        let other = same.get(&absolute(data.name(at))?);
+        let place = other.and_then(|other| places.get(other));
+        Ok(place.copied().unwrap_or(usize::MAX))
+    };
+    (0..data.len()).map(place).collect()
 }
 
 /// The image of these distances; none where no patch of another image is there to compare with.

@@ -129,7 +129,9 @@ impl OutliersArgs {
             if let Features::File(file) = &self.features {
                 destination::other_than("--out", &out.join(TABLE), file)?;
             }
-            destination::drawings(out, |name| name == SHEET || name.ends_with(HEAT))?;
+            let has_maps = self.patches.is_on();
+            let is_own = |name: &str| name == SHEET || has_maps && name.ends_with(HEAT);
+            destination::drawings(out, is_own)?;
         }
         match (self.data.path(), &self.features, self.patches.is_on()) {
             (None, Features::Kind(_), _) | (None, _, true) => Err(no_images()),

@@ -1,6 +1,7 @@
 //! `ibot probe`: how well a linear classifier of the features separates classes.
 
-use std::cell::Cell;
+use std::cell::RefCell;
+use std::collections::BTreeSet;
 
 use ibot::eval::{
     FeatureSet, PatchProbe, PatchProbeConfig, PatchRows, ProbeConfig, last_columns, linear_probe,
@@ -60,20 +61,23 @@ impl ProbeArgs {
         }
         let (mut source, layers) = self.source()?;
         let (most, knows_layers) = (source.layers(), source.knows_layers());
-        let at_end = Cell::new(None);
+        let at_ends = RefCell::new(BTreeSet::new());
         let probe = |train: &FeatureSet, test: &FeatureSet, layers: usize| {
             let width = train.width / most * layers;
             let [train, test] = [train, test].map(|set| set.last_columns(width));
             let score = linear_probe(&train, &test, &config)?;
+            let classifier = if knows_layers {
+                of_blocks(layers)
+            } else {
+                "all features".to_owned()
+            };
             if let Some(end) = end_of(&config.candidates, score.chosen) {
-                at_end.set(Some((score.chosen, end)));
+                let value = score.chosen;
+                let said = format!("{classifier}: {chosen} {value} is the {end} that was tried");
+                at_ends.borrow_mut().insert(said);
             }
             Some(Found {
-                classifier: if knows_layers {
-                    of_blocks(layers)
-                } else {
-                    "all features".to_owned()
-                },
+                classifier,
                 chosen: Some(score.chosen),
                 top1: score.top1,
                 top5: score.top5,
@@ -84,14 +88,12 @@ impl ProbeArgs {
             let probes = layers.iter().map(|layers| probe(train, test, *layers));
             probes.collect()
         })?;
-        if let Some((value, end)) = at_end.get() {
-            let flag = match self.optimizer {
-                Optimizer::Lbfgs => "--strengths",
-                Optimizer::Sgd => "--learning-rates",
-            };
-            model.note(&format!(
-                "{chosen} {value} is the {end} of those tried, so others may be better: {flag}"
-            ));
+        let flag = match self.optimizer {
+            Optimizer::Lbfgs => "--strengths",
+            Optimizer::Sgd => "--learning-rates",
+        };
+        for said in at_ends.into_inner() {
+            model.note(&format!("{said}; {flag} tries others"));
         }
         Ok(())
     }

@@ -8,14 +8,16 @@ use ibot::Result;
 use ibot::data::{ImageFolder, ImageSource as _, equal_files};
 use ibot::path_text::absolute;
 
-/// By the name of an image of `data`, the name of the same image in `others`: that of the same file, or else of one with the same
-/// bytes.
+/// By the absolute path of an image of `data`, that of the same image in `others`: the same file, or else one with the same bytes.
 ///
 /// # Errors
 /// [`ibot::Error::Data`] where a server no longer answers.
 pub fn counterparts(data: &ImageFolder, others: &ImageFolder) -> Result<HashMap<PathBuf, PathBuf>> {
-    let names = |folder: &ImageFolder| (0..folder.len()).map(|at| folder.name(at)).collect();
-    let [of_data, of_others]: [Vec<PathBuf>; 2] = [names(data), names(others)];
+    let names = |folder: &ImageFolder| -> Result<Vec<PathBuf>> {
+        let names = (0..folder.len()).map(|at| folder.name(at));
+        names.map(absolute).collect()
+    };
+    let (of_data, of_others) = (names(data)?, names(others)?);
     let places: HashMap<PathBuf, &PathBuf> =
         of_others.iter().map(|name| (real(name), name)).collect();
     let mut found = HashMap::new();
@@ -35,13 +37,12 @@ pub fn counterparts(data: &ImageFolder, others: &ImageFolder) -> Result<HashMap<
             continue;
         };
         let copies = group.iter().filter(|(folder, _)| *folder == 1);
-        found.extend(copies.map(|(_, at)| (part.name(*at), of_others[*other].clone())));
+        found.extend(copies.map(|(_, at)| (of_data[rest[*at]].clone(), of_others[*other].clone())));
     }
     Ok(found)
 }
 
-/// The path without links; of an image in an archive or on a server, from any folder.
+/// An absolute path without links; of an image in an archive or on a server, as it is.
 fn real(path: &Path) -> PathBuf {
-    let found = path.canonicalize().or_else(|_| absolute(path));
-    found.unwrap_or_else(|_| path.to_path_buf())
+    path.canonicalize().unwrap_or_else(|_| path.to_path_buf())
 }

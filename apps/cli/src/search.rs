@@ -22,7 +22,7 @@ use super::features::read_finite;
 use super::model::ModelArgs;
 use super::sheets::save_sheet;
 use super::signals::stop_on_signal;
-use super::unchanged::unchanged;
+use super::unchanged::{made_again, unchanged};
 use index::{newer, refuse_images_elsewhere};
 
 /// Flags of `ibot search`.
@@ -274,11 +274,12 @@ impl SearchArgs {
 
     /// The rows of an index whose images are as they were; reports what changed since.
     fn there(&self, index: &Path, table: EmbeddingTable) -> Result<EmbeddingTable> {
-        let remedy = made_again(index);
-        let table = unchanged(&self.model, index, table, true, remedy)?;
-        if let Some(newer) = newer(index, &table)? {
-            let name = printable(index);
-            self.model.note(&format!("index {name}: {newer}; {remedy}"));
+        let rows = table.len();
+        let table = unchanged(&self.model, index, table, true)?;
+        if let Some(newer) = newer(index, &table, rows > table.len())? {
+            let (name, remedy) = (printable(index), made_again(index));
+            self.model
+                .note(&format!("features {name}: {newer}; {remedy}"));
         }
         Ok(table)
     }
@@ -293,14 +294,6 @@ impl SearchArgs {
         let captioned: Vec<(PathBuf, String)> = std::iter::once(query).chain(found).collect();
         let title = format!("nearest to {}", printable(&self.query));
         save_sheet(&self.model, out, &title, &captioned)
-    }
-}
-
-/// How a file of features is made again: `--data` updates those that say which images changed.
-fn made_again(index: &Path) -> &'static str {
-    match TableFormat::from_path(index) {
-        Ok(TableFormat::Safetensors) => "make it again with --data",
-        _ => "make it again with `ibot embed`",
     }
 }
 

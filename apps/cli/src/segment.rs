@@ -87,11 +87,11 @@ impl PatchArgs {
         }
         if let Some(out) = &self.out {
             destination::outside("--out", out, data)?;
-            destination::png("--out", out)?;
             let masks = [&self.masks, &self.val_masks].into_iter().flatten();
             for masks in masks.filter(|masks| !is_alpha(masks)) {
                 destination::outside_masks("--out", out, masks)?;
             }
+            destination::png("--out", out)?;
         }
         Ok(())
     }

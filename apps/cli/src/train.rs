@@ -153,7 +153,10 @@ impl TrainArgs {
         let source = settings.source.clone();
         let run = self.resume.as_ref().or(self.out.as_ref());
         // a run that is there has the weights that it started with
-        let is_new = run.is_none_or(|run| matches!(RunRecord::read(run), Ok(None)));
+        let is_begun = |record: &RunRecord| record.has_checkpoint;
+        let is_new = run.is_none_or(|run| {
+            RunRecord::read(run).is_ok_and(|record| !record.as_ref().is_some_and(is_begun))
+        });
         let request = RunRequest {
             pretrained,
             pretrained_parts: self.pretrained_parts,

@@ -2,12 +2,14 @@
 
 use std::path::{Path, PathBuf};
 
-use ibot::embedding::{EmbeddingTable, OnDisk};
+use ibot::embedding::{EmbeddingTable, OnDisk, TableFormat};
 use ibot::error::printable;
 use ibot::path_text::path_of_text;
 use ibot::{Error, Result};
 
 use super::model::ModelArgs;
+use super::output::warn;
+use super::screen::warning;
 
 /// The rows whose images are as they were when their features were computed. Features without any image on this machine are used as
 /// they are, unless images are what is asked for.
@@ -19,8 +21,8 @@ pub fn unchanged(
     file: &Path,
     table: EmbeddingTable,
     asks_for_images: bool,
-    remedy: &str,
 ) -> Result<EmbeddingTable> {
+    let remedy = &made_again(file);
     let OnDisk {
         same,
         changed,
@@ -35,6 +37,13 @@ pub fn unchanged(
         model.note(&format!(
             "features {name}: none of its {all} images is on this machine; they are used as they are"
         ));
+        return Ok(table);
+    }
+    if changed.len() == all && !asks_for_images {
+        warn(warning(format_args!(
+            "WARNING features {name}: all of its {all} images have another size or time than when they were computed, as copies may have; they are \
+             used as they are; {remedy}"
+        )));
         return Ok(table);
     }
     if same.is_empty() {
@@ -57,7 +66,7 @@ pub fn unchanged(
     }
     if !changed.is_empty() {
         let changed = changed.len();
-        parts.push(format!("{changed} were changed since then and left out"));
+        parts.push(format!("{changed} have changed and are left out"));
     }
     let parts = parts.join(", ");
     model.note(&format!("features {name}: {parts}; {remedy}"));
@@ -67,4 +76,13 @@ pub fn unchanged(
     };
     model.left_out.stale(paths(&changed), paths(&gone));
     Ok(table.rows_at(&same))
+}
+
+/// How a file of features is made again: a model updates those that say which images changed.
+pub fn made_again(file: &Path) -> String {
+    let name = printable(file);
+    match TableFormat::from_path(file) {
+        Ok(TableFormat::Safetensors) => "give --data and --model to update it".to_owned(),
+        _ => format!("make it again: `ibot embed IMAGES --model MODEL --out {name}`"),
+    }
 }

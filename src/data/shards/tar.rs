@@ -222,7 +222,7 @@ impl<'a> TarContents<'a> {
                 let reason = "is stored in pieces (`tar -S`): make the archive without that";
                 return self.skip(&path, reason);
             }
-            EntryType::Symlink => {
+            EntryType::Symlink if !is_left_out(&path) => {
                 let reason = "is a symbolic link: make the archive with `tar --dereference`";
                 return self.skip(&path, reason);
             }
@@ -267,7 +267,7 @@ impl<'a> TarContents<'a> {
             None => {
                 let target = printable(target);
                 let reason = format!(
-                    "is a link to {target}, which is no image before it: make the archive with `--hard-dereference`"
+                    "is a link to {target}, which is no file before it: make the archive with `--hard-dereference`"
                 );
                 self.skip(&path, reason);
             }

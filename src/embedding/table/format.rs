@@ -59,7 +59,7 @@ pub(super) fn check_files(files: &[PathBuf]) -> Result<()> {
         && !table.exists()
     {
         let reason = format!(
-            "exists without {}, to which it would belong: choose another place",
+            "exists without {}, to which it would belong: choose another place, or remove it if `ibot embed` left it in a crash",
             printable(table)
         );
         return Err(Error::data(beside, reason));

@@ -45,11 +45,11 @@ impl TableKind {
         }
     }
 
-    /// Refuses to write a table of this kind over a file that holds another kind, or a model, which has the ending of a table: an
-    /// exchange of two names would cost the work that is in it.
+    /// Refuses to write a table of this kind over a file that holds another kind or anything else, such as a model: with two names
+    /// mixed up, hours of work would be lost.
     ///
     /// # Errors
-    /// [`Error::Data`] where `path` is there and holds features of another kind, or ends in `.safetensors` and holds none.
+    /// [`Error::Data`] where `path` is there and holds features of another kind, or none.
     pub fn refuse_others(self, path: &Path) -> Result<()> {
         match Self::of(path) {
             Some(kind) if kind == self => Ok(()),
@@ -59,8 +59,8 @@ impl TableKind {
                 );
                 Err(Error::data(path, reason))
             }
-            None if path.exists() && TableFormat::from_path(path)? == TableFormat::Safetensors => {
-                let reason = "exists and holds no features, so it may be a model: give another name, or remove it first";
+            None if std::fs::metadata(path).is_ok_and(|file| file.len() > 0) => {
+                let reason = "exists and holds no features, so it may be a model or somebody's table: give another name, or remove it first";
                 Err(Error::data(path, reason))
             }
             None => Ok(()),

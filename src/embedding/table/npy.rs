@@ -22,15 +22,30 @@ pub(super) fn write(table: &EmbeddingTable, path: &Path) -> Result<()> {
         file.write_all(&header(&[table.len(), table.width], 0))?;
         write_values(file, &table.features)
     })?;
-    publish(paths, features.path())?;
-    features.finish()
+    let path = features.path().to_path_buf();
+    publish(paths, features, &path)
 }
 
-/// Gives the neighbor of features its name, after which they get theirs, `path`. The features that were there are removed first: a
-/// crash between the two names must leave no features that seem to be those of other images.
-pub(super) fn publish(neighbor: Unfinished, path: &Path) -> Result<()> {
-    if_there(path, fs::remove_file(path))?;
-    neighbor.finish()
+/// Gives features the name `path`, and their neighbor its own. An error leaves both files as they were.
+pub(super) fn publish(neighbor: Unfinished, features: Unfinished, path: &Path) -> Result<()> {
+    let aside = publish_neighbor(neighbor, path)?;
+    features.finish_as(path)?;
+    if_there(&aside, fs::remove_file(&aside))?;
+    Ok(())
+}
+
+/// Gives the neighbor of features its name, and tells where the features that were there are. They are set aside before: a crash between
+/// the two names must leave no features that seem to be those of other images.
+fn publish_neighbor(neighbor: Unfinished, path: &Path) -> Result<PathBuf> {
+    let mut aside = path.to_path_buf().into_os_string();
+    aside.push(".old.tmp");
+    let aside = PathBuf::from(aside);
+    if_there(path, fs::rename(path, &aside))?;
+    if let Err(error) = neighbor.finish() {
+        let _ = fs::rename(&aside, path); // if there were some
+        return Err(error);
+    }
+    Ok(aside)
 }
 
 /// Reads what [`write()`] wrote, and what NumPy writes of it: floats `[B, D]`, and the paths beside them.
@@ -190,7 +205,7 @@ mod tests {
         assert_eq!(read(&path).unwrap(), table);
         table.paths = vec!["b.png".to_owned()];
         let paths = csv::write_paths(&table, &paths_file(&path)).unwrap();
-        publish(paths, &path).unwrap();
+        publish_neighbor(paths, &path).unwrap();
         assert!(read(&path).unwrap_err().to_string().contains("x.npy"));
         fs::remove_dir_all(folder).unwrap();
     }

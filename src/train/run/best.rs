@@ -65,6 +65,13 @@ pub(super) fn set_best_aside(
     Ok(())
 }
 
+/// The step of the best teacher; none where none is kept.
+fn kept_step(folder: &Path) -> Result<Option<usize>> {
+    let best = best_teacher(folder);
+    let card = best.map(|best| read_card(&best)).transpose()?.flatten();
+    Ok(card.map(|card| card.step))
+}
+
 /// Standard deviations within which 95 % of normal values are.
 const OF_95_PERCENT: f64 = 1.96;
 
@@ -91,8 +98,8 @@ pub(super) enum Measure {
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) struct Comparison {
     pub measure: Measure,
-    /// Whether the run started from trained weights, which are then the first teacher: of an untrained network nobody has use, though
-    /// it may be above the first teachers.
+    /// Whether the run started from trained weights. Without such weights step 0 is an untrained network, which is never kept, even if it
+    /// scores best.
     pub is_trained_at_start: bool,
 }
 
@@ -137,7 +144,10 @@ impl Comparison {
         before.retain(|line| line.is_comparable(evaluation));
         let measure = self.measure;
         let now = measure.of(evaluation);
-        let best = measure.best(&before).and_then(|best| measure.of(best));
+        let mut best = measure.best(&before).and_then(|best| measure.of(best));
+        if !self.is_trained_at_start && kept_step(folder)? == Some(0) {
+            best = None; // an earlier version kept the untrained network
+        }
         let is_above = now.is_some() && now > best;
         Ok(if is_above && best.is_none() && are_there {
             Standing::FirstOnTheseImages
@@ -166,11 +176,7 @@ impl Comparison {
             return Ok(None);
         };
         let file = folder.join(BEST);
-        let kept = if file.exists() {
-            read_card(&file)?.map(|card| card.step)
-        } else {
-            None
-        };
+        let kept = kept_step(folder)?;
         let (step, file) = (best.step, printable(file));
         if kept != Some(step) {
             // evaluated before `keep_best` was set, or the file was removed

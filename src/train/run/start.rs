@@ -175,6 +175,7 @@ fn set_up<'a, B: TrainBackend>(
     if !matches!(weights, Weights::New) {
         record.pretrained.clone_from(&started_from);
     }
+    let is_trained_at_start = record.pretrained.is_some();
     same_images(&record, &train, ranks)?;
     // rank 0 alone has read the record of the run before
     let is_same = folder.same_images(&record, setup.allowed, observer);
@@ -209,7 +210,8 @@ fn set_up<'a, B: TrainBackend>(
         evaluated,
     };
     let from = (began.as_ref(), monitor);
-    let training = TrainLoop::new(setup, trainer, config, folder, loader, images, from);
+    let mut training = TrainLoop::new(setup, trainer, config, folder, loader, images, from);
+    training.is_trained_at_start = is_trained_at_start;
     let start = training.start(examples);
     Ok((training, start))
 }

@@ -20,6 +20,7 @@ use super::destination;
 use super::duration::in_words;
 use super::output::{answer_json, say, warn};
 use super::page::{Columns, Page, escape};
+use super::screen::is_quiet;
 use super::verdict::{Accuracy, Verdict};
 
 /// Evaluations that the table shows in full.
@@ -62,7 +63,13 @@ impl ReportArgs {
         let mut page = Page::new(&title(&runs));
         add_verdicts(&mut page, &runs)?;
         let mut files = add_curves(&mut page, &runs, &out)?;
-        let note = |line: &str| if self.json { warn(line) } else { say(line) };
+        let note = |line: &str| {
+            if self.json && !is_quiet() {
+                warn(line);
+            } else if !self.json {
+                say(line);
+            }
+        };
         destination::remove_earlier(&out, &files, is_curve, note);
         for run in &runs {
             add_facts(&mut page, run);

@@ -11,19 +11,29 @@ use ibot::{Error, Result};
 use rayon::prelude::*;
 
 /// What was written after the index, in words: images of which it does not say how they were, and their folders, in which an image was
-/// then added, renamed or removed.
-pub fn newer(index: &Path, table: &EmbeddingTable) -> Result<Option<String>> {
-    let written = |path: &Path| std::fs::metadata(path).and_then(|found| found.modified());
-    let made = written(index).map_err(Error::io(index))?;
-    let is_newer = |path: &Path| written(path).is_ok_and(|time| time > made);
+/// then added, renamed or removed; `are_some_gone` of images that are left out already.
+pub fn newer(index: &Path, table: &EmbeddingTable, are_some_gone: bool) -> Result<Option<String>> {
+    let made = std::fs::metadata(index).and_then(|found| found.modified());
+    let made = made.map_err(Error::io(index))?;
+    // an image in an archive is as new as that
+    let time = |path: &Path| match length_and_time(path) {
+        Some((_, time)) => Some(time),
+        None => std::fs::metadata(path)
+            .and_then(|found| found.modified())
+            .ok(),
+    };
+    let is_newer = |path: &Path| time(path).is_some_and(|time| time > made);
     let paths: Vec<PathBuf> = table.paths.iter().map(|path| path_of_text(path)).collect();
     let folders: BTreeSet<&Path> = paths.iter().filter_map(|path| path.parent()).collect();
     let rows = (0..paths.len()).into_par_iter();
     let changed = rows.filter(|at| table.stamp(*at).is_none() && is_newer(&paths[*at]));
     let changed = changed.count();
     Ok(if changed > 0 {
-        Some(format!("{changed} were changed since then"))
-    } else if folders.into_iter().any(is_newer) {
+        Some(format!(
+            "{} changed after it was written",
+            counted(changed, "image")
+        ))
+    } else if !are_some_gone && folders.into_iter().any(is_newer) {
         Some("their folders were changed since then, and new images are not found".to_owned())
     } else {
         None

@@ -5,8 +5,8 @@ mod classifier;
 use std::path::{Path, PathBuf};
 
 use ibot::error::counted;
-use ibot::train::RunRecord;
 use ibot::train::health::Anomaly;
+use ibot::train::{OnAnomaly, RunRecord};
 use serde::{Deserialize as _, Serialize};
 use serde_json::Value;
 
@@ -17,7 +17,7 @@ use classifier::Classifier;
 /// RankMe below which features say almost nothing.
 const LOW_RANK: f64 = 3.0;
 /// Standard errors that a difference in accuracy must exceed to count as one.
-const CERTAIN: f64 = 2.0;
+const CERTAIN: f64 = 1.96;
 /// Fraction of the steps over which the loss is averaged, at the start and at the end.
 const ENDS: usize = 20;
 
@@ -125,7 +125,12 @@ impl Verdict {
         verdict.headline = format!("{}{so_far}: {reason}", verdict.state.word());
         if planned.is_some() {
             let resume = format!("ibot train --resume {}", quoted(folder));
-            let (why, command) = if has_diverged {
+            let rolled_back =
+                record.is_some_and(|record| record.options.on_anomaly == OnAnomaly::Rollback);
+            let (why, command) = if has_diverged && rolled_back {
+                let why = "It went back already: train again, with a lower --learning-rate:";
+                (why, "ibot train --help".to_owned())
+            } else if has_diverged {
                 let why = "Go back to before that, with half the learning rate:";
                 (why, format!("{resume} --on-anomaly rollback"))
             } else {

@@ -6,7 +6,7 @@ use image::{Rgb, RgbImage};
 use serde_json::Value;
 
 use crate::evaluation::{Trained, trained_as};
-use crate::{ibot, refused, stdout, succeeds};
+use crate::{command, ibot, refused, stdout, succeeds};
 
 /// A folder of nine images of soft gray stripes, and a tenth with a green block in the right lower corner; their paths.
 fn parts(trained: &Trained) -> (String, String) {
@@ -202,6 +202,31 @@ fn an_image_of_the_reference_is_not_its_own_neighbor() {
         assert!(expected[0] > 0.01, "{expected:?}");
         for reference in &references {
             assert_eq!(distances(reference), expected, "{reference} {patches:?}");
+        }
+        // paths from the current folder
+        for data in [&data, "parts"] {
+            for reference in ["parts", "copies"] {
+                let flags = [
+                    "outliers",
+                    "--data",
+                    data,
+                    "--k",
+                    "1",
+                    "--reference",
+                    reference,
+                    "--json",
+                    "--backend",
+                    "flex",
+                    "--model",
+                    &trained.model,
+                ];
+                let mut command = command(&[&flags[..], patches].concat());
+                let output = command.current_dir(&trained.scratch.0).output().unwrap();
+                let report: Value = serde_json::from_slice(&output.stdout).unwrap();
+                let found = outliers(&report).iter();
+                let found: Vec<f64> = found.map(|of| of["distance"].as_f64().unwrap()).collect();
+                assert_eq!(found, expected, "{data} {reference} {patches:?}");
+            }
         }
     }
 }

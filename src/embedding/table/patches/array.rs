@@ -70,7 +70,7 @@ impl Array {
                 let mut owners = owners.iter();
                 owners.try_for_each(|of| csv::write_path(file, &of.path, of.label.as_deref()))
             })?;
-            npy::publish(paths, path)?;
+            return npy::publish(paths, self.unfinished, path);
         }
         self.unfinished.finish_as(path)
     }

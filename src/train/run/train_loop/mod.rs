@@ -58,6 +58,8 @@ pub(super) struct TrainLoop<'a, B: TrainBackend, M: TrainBackbone<B>> {
     saved: Option<usize>,
     /// Whether this rank failed where others wait for it, so that they agree on nothing any more.
     has_parted: bool,
+    /// Whether the run started from trained weights.
+    pub is_trained_at_start: bool,
 }
 
 impl<'a, B: TrainBackend, M: TrainBackbone<B>> TrainLoop<'a, B, M> {
@@ -91,6 +93,7 @@ impl<'a, B: TrainBackend, M: TrainBackbone<B>> TrainLoop<'a, B, M> {
             knn: None,
             saved: from.map(|from| from.step),
             has_parted: false,
+            is_trained_at_start: false,
         }
     }
 
@@ -124,7 +127,7 @@ impl<'a, B: TrainBackend, M: TrainBackbone<B>> TrainLoop<'a, B, M> {
                 Some(_) => Measure::Knn,
                 None => Measure::RankMe,
             },
-            is_trained_at_start: self.setup.request.pretrained.is_some(),
+            is_trained_at_start: self.is_trained_at_start,
         }
     }
 
@@ -239,13 +242,8 @@ impl<'a, B: TrainBackend, M: TrainBackbone<B>> TrainLoop<'a, B, M> {
             None => self.export(), // to look at
         };
         all_ok(self.ranks(), exported)?;
-        self.written()?;
-        if self.is_first()
-            && let Some(record) = RunRecord::read(self.folder.path())?
-        {
-            let failure = Some(failure); // for reports
-            RunRecord { failure, ..record }.write(self.folder.path())?;
-        }
+        let noted = self.note_failure(failure);
+        all_ok(self.ranks(), noted)?;
         let path = printable(self.folder.path());
         let (left, from) = match self.saved {
             Some(saved) => {
@@ -264,6 +262,17 @@ impl<'a, B: TrainBackend, M: TrainBackbone<B>> TrainLoop<'a, B, M> {
         } else {
             format!("{left}; `on_anomaly` rollback goes on from {from} with half the learning rate")
         })
+    }
+
+    /// Keeps in the record why the run ended, for reports, once everything else is written.
+    fn note_failure(&mut self, failure: String) -> Result<()> {
+        self.folder.finish()?;
+        let record = RunRecord::read(self.folder.path())?;
+        if let Some(record) = record.filter(|_| self.is_first()) {
+            let failure = Some(failure);
+            RunRecord { failure, ..record }.write(self.folder.path())?;
+        }
+        Ok(())
     }
 
     /// Saves the state of a stopped run, and returns its error.
