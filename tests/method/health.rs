@@ -75,8 +75,14 @@ pub fn healthy<B: TrainBackend>(device: &B::Device) {
 
 /// A student equal to its teacher agrees with it, wherever it looks.
 pub fn agreement<B: TrainBackend>(device: &B::Device) {
-    let (_, health) = verdict::<B>(&centered(), 0.04, |_, _| {}, device);
-    assert_eq!(health.agreement, 1.0);
+    let sinkhorn = IbotConfig {
+        cls_targets: TargetKind::Sinkhorn,
+        ..tiny()
+    };
+    for config in [centered(), sinkhorn] {
+        let (_, health) = verdict::<B>(&config, 0.04, |_, _| {}, device);
+        assert_eq!(health.agreement, 1.0, "{:?}", config.cls_targets);
+    }
 }
 
 /// The last norm gives one feature for all images and patches: flat, and with sharp targets all on one prototype.

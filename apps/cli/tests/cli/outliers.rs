@@ -190,10 +190,10 @@ fn an_image_of_the_reference_is_not_its_own_neighbor() {
         std::os::unix::fs::symlink(&data, &link).unwrap();
         references.push(link);
     }
-    for patches in [&[][..], &["--patches"]] {
-        let flags = ["--data", &data, "--k", "1"];
+    for compared in [&["--k", "1"][..], &["--patches"]] {
+        let flags = ["--data", &data];
         let distances = |reference: &str| -> Vec<f64> {
-            let flags = [&flags[..], patches, &["--reference", reference]].concat();
+            let flags = [&flags[..], compared, &["--reference", reference]].concat();
             let report = trained.run("outliers", &flags);
             let found = outliers(&report).iter();
             found.map(|of| of["distance"].as_f64().unwrap()).collect()
@@ -201,17 +201,15 @@ fn an_image_of_the_reference_is_not_its_own_neighbor() {
         let expected = distances(&data);
         assert!(expected[0] > 0.01, "{expected:?}");
         for reference in &references {
-            assert_eq!(distances(reference), expected, "{reference} {patches:?}");
+            assert_eq!(distances(reference), expected, "{reference} {compared:?}");
         }
         // paths from the current folder
-        for data in [&data, "parts"] {
+        for data in [data.as_str(), "parts"] {
             for reference in ["parts", "copies"] {
                 let flags = [
                     "outliers",
                     "--data",
                     data,
-                    "--k",
-                    "1",
                     "--reference",
                     reference,
                     "--json",
@@ -220,12 +218,12 @@ fn an_image_of_the_reference_is_not_its_own_neighbor() {
                     "--model",
                     &trained.model,
                 ];
-                let mut command = command(&[&flags[..], patches].concat());
+                let mut command = command(&[&flags[..], compared].concat());
                 let output = command.current_dir(&trained.scratch.0).output().unwrap();
                 let report: Value = serde_json::from_slice(&output.stdout).unwrap();
                 let found = outliers(&report).iter();
                 let found: Vec<f64> = found.map(|of| of["distance"].as_f64().unwrap()).collect();
-                assert_eq!(found, expected, "{data} {reference} {patches:?}");
+                assert_eq!(found, expected, "{data} {reference} {compared:?}");
             }
         }
     }

@@ -97,6 +97,49 @@ fn validation_images_are_those_of_the_run() {
     assert!(files[0].exists());
 }
 
+/// The published weights are the first teacher of a run that resumes without naming them again.
+#[test]
+fn a_resumed_run_compares_with_its_starting_weights() {
+    let scratch = Scratch::new("starting-weights");
+    let first = scratch.train(&["--steps", "1"]);
+    assert!(ibot(&first).status.success());
+    let weights = scratch.path("weights.safetensors");
+    fs::rename(scratch.path("run/teacher.safetensors"), &weights).unwrap();
+    fs::remove_dir_all(scratch.path("run")).unwrap();
+    let flags = [
+        "--steps",
+        "2",
+        "--set",
+        "keep_best=true",
+        "--pretrained",
+        &weights,
+    ];
+    assert!(ibot(&scratch.train(&flags)).status.success());
+    let run = scratch.0.join("run");
+    // step 0 is above all that come, and these are above all others
+    let evaluations = run.join("evaluations.jsonl");
+    let lines = fs::read_to_string(&evaluations).unwrap();
+    let lines = lines.lines().map(|line| {
+        let mut line: Value = serde_json::from_str(line).unwrap();
+        line["rank_me"] = if line["step"] == 0 { 1e9 } else { 0.0 }.into();
+        format!("{line}\n")
+    });
+    let lines: String = lines.collect();
+    fs::write(&evaluations, lines).unwrap();
+    let best = fs::read(run.join("best.safetensors")).unwrap();
+    let resume = [
+        "train",
+        "--resume",
+        &scratch.path("run"),
+        "--steps",
+        "4",
+        "--override",
+    ];
+    let output = ibot(&resume);
+    assert!(output.status.success(), "{}", stdout(&output));
+    assert!(fs::read(run.join("best.safetensors")).unwrap() == best);
+}
+
 #[test]
 fn weights_are_those_of_the_run() {
     let scratch = Scratch::new("same-weights");

@@ -74,13 +74,10 @@ fn a_run_on_tiles_resumes_bit_for_bit() {
 fn tiles_that_cannot_be_are_refused_by_their_flags() {
     let scratch = Scratch::new("tile-flags");
     for (flags, said) in [
-        (
-            &["--tile", "3"][..],
-            "folder.tile = 3: give 16 to 65536 pixels",
-        ),
+        (&["--tile", "3"][..], "--tile = 3: give 16 to 65536 pixels"),
         (
             &["--tile-overlap", "4"][..],
-            "folder.tile_overlap = 4: needs folder.tile",
+            "--tile-overlap = 4: needs folder.tile",
         ),
         (
             &["--tile", "16", "--cache", "kept"][..],
@@ -145,7 +142,7 @@ fn a_table_has_a_row_for_each_tile_with_its_place() {
             &["--tile", "16", "--features", "patches"][..],
             "--features = patches",
         ),
-        (&["--tile", "4"][..], "folder.tile = 4"),
+        (&["--tile", "4"][..], "--tile = 4"),
     ] {
         refused(&[&flags[..], more].concat(), &[said]);
     }
