@@ -243,7 +243,12 @@ impl<'a> Source<'a> {
         let file = self.file.as_ref().ok_or_else(no_images)?;
         let (embedded, missing) = file.table().of_folder(folder)?;
         let (name, root) = (printable(file.path()), folder.root());
-        let remedy = made_again(file.path());
+        let remedy = match TableFormat::from_path(file.path())? {
+            TableFormat::Safetensors => {
+                format!("give --model to compute them, or run `ibot embed --out {name}` again")
+            }
+            _ => made_again(file.path()),
+        };
         if embedded.paths.is_empty() {
             let reason = format!("none of its images is in {name}, or all have changed: {remedy}");
             return Err(Error::data(root, reason));

@@ -66,7 +66,7 @@ pub fn unchanged(
     }
     if !changed.is_empty() {
         let changed = changed.len();
-        parts.push(format!("{changed} have changed and are left out"));
+        parts.push(format!("{changed} changed since then and left out"));
     }
     let parts = parts.join(", ");
     model.note(&format!("features {name}: {parts}; {remedy}"));

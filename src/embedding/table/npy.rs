@@ -37,6 +37,9 @@ pub(super) fn publish(neighbor: Unfinished, features: Unfinished, path: &Path) -
 /// Gives the neighbor of features its name, and tells where the features that were there are. They are set aside before: a crash between
 /// the two names must leave no features that seem to be those of other images.
 fn publish_neighbor(neighbor: Unfinished, path: &Path) -> Result<PathBuf> {
+    if path.is_dir() {
+        return Err(Error::data(path, "is a folder; give a file in it"));
+    }
     let mut aside = path.to_path_buf().into_os_string();
     aside.push(".old.tmp");
     let aside = PathBuf::from(aside);

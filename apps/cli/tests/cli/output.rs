@@ -285,5 +285,5 @@ fn lines_name_what_was_counted_and_written() {
     succeeds(&[&on[..], &["--out", &npy]].concat());
     fs::remove_file(trained.scratch.0.join("images/odd/5.png")).unwrap();
     let text = succeeds(&[&["search", "--features", &npy][..], &query].concat());
-    assert!(text.contains("make it again with `ibot embed`"), "{text}");
+    assert!(text.contains("make it again: `ibot embed"), "{text}");
 }

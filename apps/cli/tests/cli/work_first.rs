@@ -208,7 +208,7 @@ fn an_index_says_what_is_gone() {
     let bytes = fs::read(&other).unwrap();
     fs::write(&other, &bytes).unwrap();
     let text = stdout(&ibot(&search));
-    assert!(text.contains("1 were changed since"), "{text}");
+    assert!(text.contains("1 changed since"), "{text}");
     let kept = trained.scratch.path("kept");
     fs::rename(data, &kept).unwrap();
     let moved = format!("{kept}/odd/5.png");
