@@ -1,6 +1,6 @@
 //! The teacher: a moving average of the student, never on the autodiff graph.
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::BTreeMap;
 
 use burn::module::{Module, ModuleMapper, ModuleVisitor, Param};
 use burn::tensor::Tensor;
@@ -29,7 +29,7 @@ pub(super) fn deep_copy<B: Backend, M: Module<B>>(module: M) -> M {
 }
 
 /// Moves each parameter of `teacher` towards the student's of the same name, all of them in one pass:
-/// `teacher * decay + student * (1 - decay)`. Parameters that the teacher lacks, such as a patch head, are left out.
+/// `teacher * decay + student * (1 - decay)`. Parameters that only one of them has, such as a patch head, are left out.
 ///
 /// Source: `TeacherStudentWrapper.update_teacher` in stable_pretraining/backbone/utils.py. Differs from it: a decay
 /// of exactly 0 copies the student, where the reference skips the update.
@@ -47,59 +47,31 @@ where
     S: Module<B>,
     T: Module<B::InnerBackend>,
 {
-    let mut taken = Take::<B::InnerBackend> {
+    // by name, not by position: the student has parameters that the teacher lacks, such as a patch head of its own
+    let mut collect = Collect::<B> {
         path: Vec::new(),
-        names: Vec::new(),
-        tensors: Vec::new(),
-    };
-    let hollow = teacher.map(&mut taken);
-    let mut of_student = Collect::<B> {
-        path: Vec::new(),
-        wanted: taken.names.iter().cloned().collect(),
         found: BTreeMap::new(),
     };
-    // by name, not by position: the student has parameters that the teacher lacks, such as a patch head of its own
-    student.visit(&mut of_student);
-    let mut found = of_student.found;
-    let found = taken.names.iter().map(|name| found.remove(name));
-    let found: Option<Vec<_>> = found.collect();
-    let Some(found) = found else {
-        unreachable!("both are a `Network`, and the student has all that its teacher has");
+    student.visit(&mut collect);
+    let mut take = Take::<B::InnerBackend> {
+        path: Vec::new(),
+        student: collect.found,
+        names: Vec::new(),
+        pairs: Vec::new(),
     };
+    let hollow = teacher.map(&mut take);
     // all parameters in one call, which a GPU runs in a few launches instead of one per parameter
-    let averaged = B::InnerBackend::ema(taken.tensors, found, decay, grad_scale);
-    hollow.map(&mut Put::<B::InnerBackend>(averaged.into_iter()))
+    let (teacher, student) = take.pairs.into_iter().unzip();
+    let averaged = B::InnerBackend::ema(teacher, student, decay, grad_scale);
+    hollow.map(&mut Put::<B::InnerBackend> {
+        path: Vec::new(),
+        averaged: take.names.into_iter().zip(averaged).collect(),
+    })
 }
 
-/// Takes the teacher's parameters out, so that the update is their only owner and works in place.
-struct Take<B: Backend> {
-    path: Vec<String>,
-    names: Vec<String>,
-    tensors: Vec<FloatTensor<B>>,
-}
-
-impl<B: Backend> ModuleMapper<B> for Take<B> {
-    fn enter_module(&mut self, name: &str, _container_type: &str) {
-        self.path.push(name.into());
-    }
-
-    fn exit_module(&mut self, _name: &str, _container_type: &str) {
-        self.path.pop();
-    }
-
-    fn map_float<const D: usize>(&mut self, param: Param<Tensor<B, D>>) -> Param<Tensor<B, D>> {
-        let (id, tensor, mapper) = param.consume();
-        let placeholder = Tensor::empty([1; D], &tensor.device()); // burn modules cannot lack a parameter
-        self.names.push(self.path.join("."));
-        self.tensors.push(tensor.into_primitive().tensor());
-        Param::from_mapped_value(id, placeholder, mapper)
-    }
-}
-
-/// The student's parameters with the wanted names.
+/// The student's parameters by name.
 struct Collect<B: AutodiffBackend> {
     path: Vec<String>,
-    wanted: BTreeSet<String>,
     found: BTreeMap<String, FloatTensor<B::InnerBackend>>,
 }
 
@@ -113,21 +85,61 @@ impl<B: AutodiffBackend> ModuleVisitor<B> for Collect<B> {
     }
 
     fn visit_float<const D: usize>(&mut self, param: &Param<Tensor<B, D>>) {
-        let name = self.path.join(".");
-        if self.wanted.contains(&name) {
-            let tensor = param.val().inner().into_primitive().tensor();
-            self.found.insert(name, tensor);
-        }
+        let tensor = param.val().inner().into_primitive().tensor();
+        self.found.insert(self.path.join("."), tensor);
     }
 }
 
-/// Puts the averaged parameters back in the same order.
-struct Put<B: Backend>(std::vec::IntoIter<FloatTensor<B>>);
+/// Takes the teacher's parameters out, each with the student's, so that the update is their only owner and works in place.
+struct Take<B: Backend> {
+    path: Vec<String>,
+    student: BTreeMap<String, FloatTensor<B>>,
+    names: Vec<String>,
+    pairs: Vec<(FloatTensor<B>, FloatTensor<B>)>,
+}
+
+impl<B: Backend> ModuleMapper<B> for Take<B> {
+    fn enter_module(&mut self, name: &str, _container_type: &str) {
+        self.path.push(name.into());
+    }
+
+    fn exit_module(&mut self, _name: &str, _container_type: &str) {
+        self.path.pop();
+    }
+
+    fn map_float<const D: usize>(&mut self, param: Param<Tensor<B, D>>) -> Param<Tensor<B, D>> {
+        let name = self.path.join(".");
+        let Some(student) = self.student.remove(&name) else {
+            return param;
+        };
+        let (id, tensor, mapper) = param.consume();
+        let placeholder = Tensor::empty([1; D], &tensor.device()); // burn modules cannot lack a parameter
+        self.names.push(name);
+        self.pairs.push((tensor.into_primitive().tensor(), student));
+        Param::from_mapped_value(id, placeholder, mapper)
+    }
+}
+
+/// Puts the averaged parameters back.
+struct Put<B: Backend> {
+    path: Vec<String>,
+    averaged: BTreeMap<String, FloatTensor<B>>,
+}
 
 impl<B: Backend> ModuleMapper<B> for Put<B> {
+    fn enter_module(&mut self, name: &str, _container_type: &str) {
+        self.path.push(name.into());
+    }
+
+    fn exit_module(&mut self, _name: &str, _container_type: &str) {
+        self.path.pop();
+    }
+
     fn map_float<const D: usize>(&mut self, param: Param<Tensor<B, D>>) -> Param<Tensor<B, D>> {
-        let (id, placeholder, mapper) = param.consume();
-        let tensor = self.0.next().map_or(placeholder, wrap);
-        Param::from_mapped_value(id, tensor, mapper)
+        let Some(averaged) = self.averaged.remove(&self.path.join(".")) else {
+            return param;
+        };
+        let (id, _, mapper) = param.consume();
+        Param::from_mapped_value(id, wrap(averaged), mapper)
     }
 }

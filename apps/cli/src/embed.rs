@@ -167,10 +167,8 @@ impl EmbedArgs {
         };
         match store.as_mut().filter(|_| !is_cut_short) {
             Some(store) => {
-                let partial = partial(&self.out);
-                store
-                    .write(table.clone())
-                    .map_err(|error| kept_in(error, &table, &partial))?;
+                let written = store.write(table);
+                written.map_err(|error| kept_in(error, store.table(), &partial(&self.out)))?;
             }
             None => table.write(&out)?,
         }

@@ -52,17 +52,21 @@ impl FeatureStore {
         &self.table
     }
 
-    /// Writes `table` in place of what was read. Rows that other processes have written since then stay.
+    /// Writes `table` in place of what was read. Rows that other processes have written since the file was read stay, unless `table` has a
+    /// new row of the same image. After an error, [`Self::table`] has the rows all the same.
     ///
     /// # Errors
     /// [`Error::Data`] where others have written features of another model or kind to it, or write for longer than a minute, or the
     /// format cannot hold so many names; [`Error::Io`].
     pub fn write(&mut self, table: EmbeddingTable) -> Result<()> {
-        table.check(&self.path)?;
+        let before = std::mem::replace(&mut self.table, table);
+        self.table.check(&self.path)?;
         let (unfinished, mut file) = after_others(&self.path)?;
-        let table = self.merged(table)?;
-        let header = safetensors::checked_header(&table, &self.path)?;
-        safetensors::write_all(&mut file, &header, &table)
+        if let Some(news) = self.news(&before)? {
+            self.table = self.table.updated(news);
+        }
+        let header = safetensors::checked_header(&self.table, &self.path)?;
+        safetensors::write_all(&mut file, &header, &self.table)
             .and_then(|()| file.flush())
             .map_err(Error::io(&self.path))?;
         // of this file, and not of one that another process gives its name just after
@@ -70,34 +74,33 @@ impl FeatureStore {
         unfinished.sync(file)?;
         unfinished.finish()?;
         self.read = written.and_then(|written| FileStamp::of_metadata(&written));
-        self.table = table;
         Ok(())
     }
 
-    /// `table` with the rows that others have written since the file was read.
-    fn merged(&self, table: EmbeddingTable) -> Result<EmbeddingTable> {
+    /// The rows that others have written since the file was read, which had those of `before`; none where nobody wrote.
+    fn news(&self, before: &EmbeddingTable) -> Result<Option<EmbeddingTable>> {
         let now = FileStamp::of(&self.path);
         if now == self.read || now.is_none() {
-            return Ok(table);
+            return Ok(None);
         }
         let others = EmbeddingTable::read(&self.path)?;
-        if !others.is_like(&table) {
+        if !others.is_like(&self.table) {
             let reason = "another process has meanwhile written features of another model or kind to it; choose another file";
             return Err(Error::data(&self.path, reason));
         }
         // what was read of another model is no row of this table
-        let known = if self.table.is_like(&table) {
-            versions(&self.table).collect()
+        let known = if before.is_like(&self.table) {
+            versions(before).collect()
         } else {
             HashSet::new()
         };
-        let made = versions(&table).filter(|version| !known.contains(version));
+        let made = versions(&self.table).filter(|version| !known.contains(version));
         let made: HashSet<&str> = made.map(|(path, _)| path).collect();
         let news = versions(&others).enumerate();
         let news =
             news.filter(|(_, version)| !known.contains(version) && !made.contains(version.0));
         let news: Vec<usize> = news.map(|(at, _)| at).collect();
-        Ok(table.updated(others.rows_at(&news)))
+        Ok(Some(others.rows_at(&news)))
     }
 }
 
@@ -158,8 +161,10 @@ mod tests {
         // one renews b and adds d, the other drops c, renews a and adds e
         one.write(rows(&[("a", 1), ("b", 2), ("c", 1), ("d", 2)]))
             .unwrap();
-        other.write(rows(&[("a", 3), ("b", 1), ("e", 3)])).unwrap();
-        let expected = [("a", 3.0), ("b", 2.0), ("d", 2.0), ("e", 3.0)];
+        other
+            .write(rows(&[("a", 3), ("b", 1), ("longer", 3)]))
+            .unwrap();
+        let expected = [("a", 3.0), ("b", 2.0), ("d", 2.0), ("longer", 3.0)];
         let expected = expected.map(|(name, value)| (name.to_owned(), value));
         let found = EmbeddingTable::read(&path).unwrap();
         assert_eq!(sorted(&found), expected);

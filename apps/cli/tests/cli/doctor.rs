@@ -2,7 +2,7 @@
 
 use serde_json::Value;
 
-use crate::{Scratch, command, stdout, succeeds};
+use crate::{CACHE_VARIABLE, Scratch, command, stdout, succeeds};
 
 #[test]
 fn the_machine_is_described() {
@@ -65,14 +65,10 @@ fn a_cache_that_cannot_be_written_is_named() {
     let scratch = Scratch::new("no-cache");
     let file = scratch.path("file");
     std::fs::write(&file, "in the way").unwrap();
-    let variable = if cfg!(windows) {
-        "LOCALAPPDATA"
-    } else if cfg!(target_os = "macos") {
-        "HOME"
-    } else {
-        "XDG_CACHE_HOME"
-    };
-    let output = command(&["doctor"]).env(variable, &file).output().unwrap();
+    let output = command(&["doctor"])
+        .env(CACHE_VARIABLE, &file)
+        .output()
+        .unwrap();
     let text = stdout(&output);
     assert_eq!(output.status.code(), Some(1), "{text}");
     let error = String::from_utf8_lossy(&output.stderr);

@@ -2,7 +2,7 @@
 
 use std::fs;
 
-use crate::{Scratch, command, ibot, refused, stdout, succeeds};
+use crate::{CACHE_VARIABLE, Scratch, command, ibot, refused, stdout, succeeds};
 
 #[test]
 fn an_index_is_made_and_taken_as_images() {
@@ -14,16 +14,9 @@ fn an_index_is_made_and_taken_as_images() {
     let of = |images: &str| stdout(&ibot(&["data", images, "--no-decode", "--json"]));
     assert_eq!(of(&file), of(&images));
     // by itself into the cache folder, where it is asked for
-    let variable = if cfg!(windows) {
-        "LOCALAPPDATA"
-    } else if cfg!(target_os = "macos") {
-        "HOME"
-    } else {
-        "XDG_CACHE_HOME"
-    };
     let cache = scratch.path("cache");
     let mut index = command(&["index", &images]);
-    let output = index.env(variable, &cache).output().unwrap();
+    let output = index.env(CACHE_VARIABLE, &cache).output().unwrap();
     assert!(output.status.success());
     let said = String::from_utf8(output.stdout).unwrap();
     let name = said.lines().last().unwrap();

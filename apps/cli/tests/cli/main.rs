@@ -158,6 +158,15 @@ fn on_model<'a>(command: &'a str, model: &'a str, images: &'a str) -> [&'a str; 
     ]
 }
 
+/// The variable that says where the cache folder is.
+const CACHE_VARIABLE: &str = if cfg!(windows) {
+    "LOCALAPPDATA"
+} else if cfg!(target_os = "macos") {
+    "HOME"
+} else {
+    "XDG_CACHE_HOME"
+};
+
 fn command<S: AsRef<OsStr>>(arguments: &[S]) -> Command {
     let mut command = Command::new(env!("CARGO_BIN_EXE_ibot"));
     command.args(arguments);
