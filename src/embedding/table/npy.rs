@@ -26,7 +26,7 @@ pub(super) fn write(table: &EmbeddingTable, path: &Path) -> Result<()> {
     publish(paths, features, &path)
 }
 
-/// Gives features the name `path`, and their neighbor its own. An error leaves both files as they were.
+/// Gives features the name `path`, and their neighbor its own. An error before the neighbor has its name leaves both files as they were.
 pub(super) fn publish(neighbor: Unfinished, features: Unfinished, path: &Path) -> Result<()> {
     let aside = publish_neighbor(neighbor, path)?;
     features.finish_as(path)?;
@@ -43,9 +43,12 @@ fn publish_neighbor(neighbor: Unfinished, path: &Path) -> Result<PathBuf> {
     let mut aside = path.to_path_buf().into_os_string();
     aside.push(".old.tmp");
     let aside = PathBuf::from(aside);
-    if_there(path, fs::rename(path, &aside))?;
+    let were_there = if_there(path, fs::rename(path, &aside))?.is_some();
     if let Err(error) = neighbor.finish() {
-        let _ = fs::rename(&aside, path); // if there were some
+        // else those that lie aside are what a crash left, of other images
+        if were_there {
+            let _ = fs::rename(&aside, path);
+        }
         return Err(error);
     }
     Ok(aside)

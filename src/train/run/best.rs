@@ -144,10 +144,10 @@ impl Comparison {
         before.retain(|line| line.is_comparable(evaluation));
         let measure = self.measure;
         let now = measure.of(evaluation);
-        let mut best = measure.best(&before).and_then(|best| measure.of(best));
-        if !self.is_trained_at_start && kept_step(folder)? == Some(0) {
-            best = None; // an earlier version kept the untrained network
+        if now.is_some() && !self.is_trained_at_start && kept_step(folder)? == Some(0) {
+            return Ok(Standing::Best); // an earlier version kept the untrained network
         }
+        let best = measure.best(&before).and_then(|best| measure.of(best));
         let is_above = now.is_some() && now > best;
         Ok(if is_above && best.is_none() && are_there {
             Standing::FirstOnTheseImages

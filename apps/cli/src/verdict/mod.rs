@@ -128,7 +128,7 @@ impl Verdict {
             let rolled_back =
                 record.is_some_and(|record| record.options.on_anomaly == OnAnomaly::Rollback);
             let (why, command) = if has_diverged && rolled_back {
-                let why = "It went back already: train again, with a lower --learning-rate:";
+                let why = "Rollback did not help: train again, with a lower --learning-rate:";
                 (why, "ibot train --help".to_owned())
             } else if has_diverged {
                 let why = "Go back to before that, with half the learning rate:";
