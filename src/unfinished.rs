@@ -81,8 +81,9 @@ impl Unfinished {
         self.finish_as(&path)
     }
 
-    /// [`Self::finish`] under another name in the same folder.
+    /// [`Self::finish`] under another name in the same folder; of a link, under that of its file.
     pub(crate) fn finish_as(mut self, path: &Path) -> Result<()> {
+        let path = &behind_links(path);
         if let Some(temporary) = &self.temporary {
             fs::rename(temporary, path).map_err(Error::io(path))?;
             self.temporary = None;
@@ -122,7 +123,7 @@ fn is_still(file: &File, path: &Path) -> bool {
 const TRIES: usize = 8;
 
 /// The file that symbolic links lead to, which is written and not the link, even where it is not there yet; else the path itself.
-fn behind_links(path: &Path) -> PathBuf {
+pub(crate) fn behind_links(path: &Path) -> PathBuf {
     let mut target = path.to_path_buf();
     // no more than systems follow
     for _ in 0..40 {

@@ -125,7 +125,8 @@ impl EmbeddingTable {
 /// the others; in the folder's order. Of several tables, the first one that has an image counts; those of another model, recipe or
 /// input are passed over. `progress` gets the number of images computed, and [`Reused`] has that of all to compute.
 ///
-/// A feature is taken where the path is the same, and the file has the size and the time that the table says.
+/// A feature is taken where the path is the same, and the file has the size and the time that the table says; whole seconds where one
+/// of both has no finer time, as in copies and archives.
 ///
 /// Several ranks, which have the same tables, compute a share each. Rank 0 then has all; the others lack what was computed.
 ///
@@ -231,7 +232,8 @@ impl<'a> Rows<'a> {
     /// The row of an image, unless its file is known to have changed.
     fn find(&self, path: &Path, stamp: Option<FileStamp>) -> Option<(&'a EmbeddingTable, usize)> {
         let (table, row) = *self.0.get(path_text(path).as_str())?;
-        let is_same = table.stamp(row).is_none_or(|own| Some(own) == stamp);
+        let is_like = |own: FileStamp| stamp.is_some_and(|now| now.is_like(own));
+        let is_same = table.stamp(row).is_none_or(is_like);
         is_same.then_some((table, row))
     }
 }

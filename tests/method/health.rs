@@ -1,14 +1,15 @@
 //! Each way to fail, forced on a method, gets its name; a healthy one gets none.
 
+use burn::tensor::{Tensor, TensorData};
 use ibot::device::DeviceGuard;
 use ibot::files::{NamedTensor, load_state_dict, state_dict};
 use ibot::kernels::TrainBackend;
-use ibot::method::VitIbot;
-use ibot::method::{IbotConfig, TargetKind};
+use ibot::method::{IbotConfig, IbotInput, TargetKind, VitIbot};
+use ibot::random::{Random, Stream};
 use ibot::train::health::{Anomaly, Health, HealthMonitor};
 use ibot::train::{Rates, StepInput, TrainerConfig};
 
-use crate::{random_views, tiny};
+use crate::{random_views, tiny, values};
 
 /// Softmax sharp enough that one prototype can have it all.
 const SHARP: f64 = 0.001;
@@ -83,6 +84,33 @@ pub fn agreement<B: TrainBackend>(device: &B::Device) {
         let (_, health) = verdict::<B>(&config, 0.04, |_, _| {}, device);
         assert_eq!(health.agreement, 1.0, "{:?}", config.cls_targets);
     }
+}
+
+/// With a center that makes one prototype the target of all rows, student and teacher agree in the rows where it is the student's too:
+/// of all prototypes together, in each row once.
+pub fn agreement_after_centering<B: TrainBackend>(device: &B::Device) {
+    let mut method: VitIbot<B> = tiny().init(3, device).unwrap();
+    let input = IbotInput::<B> {
+        global_views: random_views(4, device),
+        local_views: vec![],
+        masks: vec![false; 32],
+        temperature_cls: 0.04,
+        temperature_patch: 0.04,
+        freeze_backbone: false,
+        drop_path_rngs: vec![Random::new(0, 0, 0, Stream::DropPath(0)); 8],
+    };
+    let [prototypes, _] = tiny().prototypes();
+    let mut agreement = |preferred: usize| {
+        let mut center = vec![0.0f32; prototypes];
+        center[preferred] = -1000.0;
+        let center = TensorData::new(center, [prototypes]);
+        method.center.set(Some(Tensor::from_data(center, device)));
+        values(method.health_stats(&input).unwrap().agreement)[0]
+    };
+    let found: Vec<f32> = (0..prototypes).map(&mut agreement).collect();
+    assert!(found.iter().all(|share| *share < 1.0), "{found:?}");
+    let all: f32 = found.iter().sum();
+    assert!((all - 1.0).abs() < 1e-5, "{found:?}");
 }
 
 /// The last norm gives one feature for all images and patches: flat, and with sharp targets all on one prototype.

@@ -106,6 +106,10 @@ fn run<B: TrainBackend>(backend: &str, device: &B::Device) {
         ("local crops", recipe::local_crops::<B>),
         ("healthy", health::healthy::<B>),
         ("agreement", health::agreement::<B>),
+        (
+            "agreement after centering",
+            health::agreement_after_centering::<B>,
+        ),
         ("flat features", health::flat_features::<B>),
         ("uniform teacher", health::uniform_teacher::<B>),
         ("exploding logits", health::exploding_logits::<B>),

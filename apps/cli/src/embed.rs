@@ -18,6 +18,7 @@ use serde::Serialize;
 use super::choices::{EMBEDDED, Embedded, one_of};
 use super::destination::outside;
 use super::embed_tiles::TileArgs;
+use super::features::{partial, write_or_keep};
 use super::images::Images;
 use super::model::ModelArgs;
 use super::ranks::RankArgs;
@@ -167,8 +168,7 @@ impl EmbedArgs {
         };
         match store.as_mut().filter(|_| !is_cut_short) {
             Some(store) => {
-                let written = store.write(table);
-                written.map_err(|error| kept_in(error, store.table(), &partial(&self.out)))?;
+                write_or_keep(store, table)?;
             }
             None => table.write(&out)?,
         }
@@ -279,22 +279,5 @@ impl EmbedArgs {
                 format!("{out}: {images} x {rows} x {columns} x {width} features")
             }
         })
-    }
-}
-
-/// `x.partial.npy` for `x.npy`.
-fn partial(out: &Path) -> PathBuf {
-    let ending = out.extension().unwrap_or_default().to_string_lossy();
-    out.with_extension(format!("partial.{ending}"))
-}
-
-/// An error of writing features, which are hours of work, after they were written beside the file: the same command goes on from there.
-fn kept_in(error: Error, table: &EmbeddingTable, partial: &Path) -> Error {
-    match table.write(partial) {
-        Ok(()) => {
-            let partial = printable(partial);
-            Error::Embedding(format!("{error}; the features are in {partial}"))
-        }
-        Err(_) => error,
     }
 }

@@ -227,7 +227,7 @@ impl<'a> Source<'a> {
             } else {
                 made
             };
-            file.write(updated)?;
+            write_or_keep(file, updated)?;
             let (name, images) = (printable(file.path()), counted(reused.computed, "image"));
             model.note(&format!("features {name}: {images} added or renewed"));
         }
@@ -290,6 +290,31 @@ pub fn read_finite(path: &Path) -> Result<EmbeddingTable> {
     }
 }
 
+/// `x.partial.npy` for `x.npy`.
+pub fn partial(out: &Path) -> PathBuf {
+    let ending = out.extension().unwrap_or_default().to_string_lossy();
+    out.with_extension(format!("partial.{ending}"))
+}
+
+/// Writes features, which may be hours of work; where the file cannot be written, beside it, and then the error says where they are.
+///
+/// # Errors
+/// As [`FeatureStore::write`].
+pub fn write_or_keep(store: &mut FeatureStore, table: EmbeddingTable) -> Result<()> {
+    let Err(error) = store.write(table) else {
+        return Ok(());
+    };
+    let partial = partial(store.path());
+    if store.table().write(&partial).is_err() {
+        return Err(error);
+    }
+    let partial = printable(&partial);
+    let remedy = "give it a name of its own to use it, as in --features FILE";
+    Err(Error::Embedding(format!(
+        "{error}; the features are in {partial}: {remedy}"
+    )))
+}
+
 /// Refuses features of another model; the kind of feature and the number of blocks that the file holds.
 fn same_model(
     path: &Path,
@@ -319,4 +344,34 @@ fn same_model(
         return refused(format!("holds {recipe}, but this would be {expected}"));
     }
     Ok((kind, layers))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn features_that_cannot_be_written_are_kept_beside_the_file() {
+        let folder = std::env::temp_dir().join(format!("ibot-kept-{}", std::process::id()));
+        let path = folder.join("all.safetensors");
+        let mut store = FeatureStore::open(&path, EmbeddingTable::read).unwrap();
+        // no file can have the temporary name
+        std::fs::create_dir_all(folder.join("all.safetensors.tmp")).unwrap();
+        let table = EmbeddingTable {
+            paths: vec!["a.png".to_owned()],
+            labels: vec![None],
+            width: 2,
+            features: vec![1.0, 2.0],
+            stamps: vec![None],
+            ..EmbeddingTable::default()
+        };
+        let error = write_or_keep(&mut store, table.clone()).unwrap_err();
+        let kept = folder.join("all.partial.safetensors");
+        assert!(error.to_string().contains(&printable(&kept)), "{error}");
+        assert_eq!(
+            EmbeddingTable::read(&kept).unwrap().features,
+            table.features
+        );
+        std::fs::remove_dir_all(folder).unwrap();
+    }
 }

@@ -53,6 +53,11 @@ impl LeftOutLog {
         known.gone.extend(gone);
     }
 
+    /// Whether images with stored features are gone.
+    pub fn are_some_gone(&self) -> bool {
+        !self.known().gone.is_empty()
+    }
+
     /// A result with all of them.
     pub fn answer<'a, T>(&self, result: &'a T) -> Answer<'a, T> {
         let known = self.known();

@@ -18,7 +18,7 @@ use ibot::{Error, Result};
 use serde::Serialize;
 
 use super::destination;
-use super::features::read_finite;
+use super::features::{read_finite, write_or_keep};
 use super::model::ModelArgs;
 use super::sheets::save_sheet;
 use super::signals::stop_on_signal;
@@ -207,7 +207,7 @@ impl SearchArgs {
         let is_cut_short = embedded.is_cut_short;
         let table = EmbeddingTable::new(embedded, embedder.hash());
         if let Some(store) = store.as_mut().filter(|store| *store.table() != table) {
-            store.write(table.clone())?;
+            write_or_keep(store, table.clone())?;
             let (name, count) = (printable(store.path()), counted(table.len(), "image"));
             self.model.note(&format!("index {name}: {count}"));
         }
@@ -274,9 +274,9 @@ impl SearchArgs {
 
     /// The rows of an index whose images are as they were; reports what changed since.
     fn there(&self, index: &Path, table: EmbeddingTable) -> Result<EmbeddingTable> {
-        let rows = table.len();
         let table = unchanged(&self.model, index, table, true)?;
-        if let Some(newer) = newer(index, &table, rows > table.len())? {
+        let are_some_gone = self.model.left_out.are_some_gone();
+        if let Some(newer) = newer(index, &table, are_some_gone)? {
             let (name, remedy) = (printable(index), made_again(index));
             self.model
                 .note(&format!("features {name}: {newer}; {remedy}"));

@@ -10,7 +10,7 @@ use crate::embedding::table::csv;
 use crate::embedding::table::rows::EmbeddingTable;
 use crate::error::{Error, Result, if_there};
 use crate::files::write_values;
-use crate::unfinished::Unfinished;
+use crate::unfinished::{Unfinished, behind_links};
 
 /// Magic, version and length of the header.
 const BEFORE_HEADER: usize = 10;
@@ -22,12 +22,12 @@ pub(super) fn write(table: &EmbeddingTable, path: &Path) -> Result<()> {
         file.write_all(&header(&[table.len(), table.width], 0))?;
         write_values(file, &table.features)
     })?;
-    let path = features.path().to_path_buf();
-    publish(paths, features, &path)
+    publish(paths, features, path)
 }
 
 /// Gives features the name `path`, and their neighbor its own. An error before the neighbor has its name leaves both files as they were.
 pub(super) fn publish(neighbor: Unfinished, features: Unfinished, path: &Path) -> Result<()> {
+    let path = &behind_links(path);
     let aside = publish_neighbor(neighbor, path)?;
     features.finish_as(path)?;
     if_there(&aside, fs::remove_file(&aside))?;

@@ -117,8 +117,7 @@ impl TileTable {
                     file.write_all(&header(&[self.len(), self.width], 0))?;
                     write_values(file, &self.features)
                 })?;
-                let path = features.path().to_path_buf();
-                return publish(tiles, features, &path);
+                return publish(tiles, features, path);
             }
             TableFormat::Safetensors => {
                 let header = self.safetensors_header().map_err(Error::io(path))?;

@@ -283,9 +283,12 @@ impl Verdict {
         let data = quoted(images);
         match self.state {
             State::Bad => {
+                let why = "Train again with the remedies above:".to_owned();
                 let command = "ibot train --help".to_owned();
-                self.next
-                    .push(("Train again with the remedies above:".to_owned(), command));
+                // where that is not said already
+                if self.next.iter().all(|(_, said)| *said != command) {
+                    self.next.push((why, command));
+                }
                 return;
             }
             // else nothing shows that the images have classes, without which k-NN has nothing to predict

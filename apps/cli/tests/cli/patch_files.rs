@@ -99,3 +99,30 @@ fn patches_are_written_in_each_format() {
         "{said}"
     );
 }
+
+/// The file that a link leads to gets the patches, and the link stays.
+#[cfg(unix)]
+#[test]
+fn a_link_to_another_disk_stays() {
+    let trained = trained_as("patch-links", &["--steps", "1"]);
+    let disk = trained.scratch.0.join("disk");
+    fs::create_dir(&disk).unwrap();
+    for ending in ["npy", "safetensors", "parquet", "csv"] {
+        let name = format!("patches.{ending}");
+        let out = trained.out(&name);
+        std::os::unix::fs::symlink(disk.join(&name), &out).unwrap();
+        for _ in 0..2 {
+            let flags = [
+                "--data",
+                &trained.images,
+                "--out",
+                &out,
+                "--features",
+                "patches",
+            ];
+            trained.run("embed", &flags);
+            assert!(fs::symlink_metadata(&out).unwrap().is_symlink(), "{name}");
+            assert!(fs::metadata(disk.join(&name)).unwrap().is_file(), "{name}");
+        }
+    }
+}

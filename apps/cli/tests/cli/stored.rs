@@ -82,6 +82,47 @@ fn features_of_images_that_changed_are_left_out() {
     assert_eq!(report["images"].as_u64(), Some(10));
 }
 
+/// Sets the time of each image, by its time before.
+fn set_times(trained: &Trained, time: impl Fn(SystemTime) -> SystemTime) {
+    for class in ["odd", "even/deep/er"] {
+        let folder = trained.scratch.0.join("images").join(class);
+        for file in fs::read_dir(folder).unwrap().flatten() {
+            let file = fs::File::options().write(true).open(file.path()).unwrap();
+            let modified = file.metadata().unwrap().modified().unwrap();
+            file.set_modified(time(modified)).unwrap();
+        }
+    }
+}
+
+#[test]
+fn images_that_were_copied_keep_their_features() {
+    let trained = trained_as("restored", &["--steps", "1"]);
+    let (data, out) = (&trained.images, trained.out("all.safetensors"));
+    trained.run("embed", &["--data", data, "--out", &out]);
+    let knn = ["knn", "--features", &out, "--k", "1"];
+    // as tar and FAT keep them
+    set_times(&trained, |time| {
+        let since = time.duration_since(SystemTime::UNIX_EPOCH).unwrap();
+        SystemTime::UNIX_EPOCH + Duration::from_secs(since.as_secs())
+    });
+    for more in [&[][..], &["--data", data]] {
+        let (report, said) = answered(&[&knn[..], more].concat());
+        assert_eq!(report["images"].as_u64(), Some(10), "{said}");
+        assert!(!said.contains("left out"), "{said}");
+    }
+    // as copies without times have them
+    set_times(&trained, |time| time + Duration::from_secs(100));
+    let (report, said) = answered(&knn);
+    assert_eq!(report["images"].as_u64(), Some(10), "{said}");
+    for part in ["WARNING", "all of its 10 images", "used as they are"] {
+        assert!(said.contains(part), "{said}");
+    }
+    // but not where the images are what is asked for
+    let query = trained.scratch.path("images/odd/1.png");
+    let search = ["search", "--features", &out, "--query", &query];
+    refused(&search, &["all of its 10 images have changed since"]);
+}
+
 #[test]
 fn answers_name_what_they_are_not_about() {
     let trained = trained_as("left-out", &["--steps", "1"]);
