@@ -4,7 +4,7 @@ use rayon::prelude::*;
 
 use crate::app::request::{ImageFeatures, ImageInput};
 use crate::data::Pixels;
-use crate::data::view::Augmenter;
+use crate::data::views::view::Augmenter;
 use crate::embedding::Made;
 use crate::error::{Error, Result};
 use crate::files::model::Preprocessing;

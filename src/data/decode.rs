@@ -1,12 +1,25 @@
 //! An image file as 8-bit RGB: any color type, transparency on white, upright.
+//!
+//! - [`header`]: the first bytes of a file, and its size without decoding it; `kind`: its format by them, and why others are left out;
+//!   [`drawing`]: the mark of what this program draws; `depth`: what its samples are; `turned`: its orientation
+//! - `value_range`: which values become black and white; `value_counts`: how they are measured
+//! - `label_map`: a segmentation mask, the class of each pixel
 
 mod deep;
+pub(in crate::data) mod depth;
 mod directory;
+pub mod drawing;
 mod gif;
+pub mod header;
 mod jpeg;
+pub(in crate::data) mod kind;
+pub(in crate::data) mod label_map;
 mod orientation;
 mod png;
 mod tiff;
+mod turned;
+pub(in crate::data) mod value_counts;
+pub(in crate::data) mod value_range;
 
 use std::io::{Cursor, Read};
 use std::panic::{AssertUnwindSafe, catch_unwind};
@@ -16,13 +29,13 @@ use image::metadata::Orientation;
 use image::{DynamicImage, ImageDecoder, ImageFormat, ImageReader, Limits, RgbImage, RgbaImage};
 
 use crate::data::decode::deep::DeepSamples;
-use crate::data::kind::{MAGIC_BYTES, kind};
-use crate::data::limits::{HEADER_BYTES, in_words, memory_limit, unusable_size};
-use crate::data::opened::Opened;
-use crate::data::reading::reading;
-use crate::data::stamp::Stamp;
-use crate::data::value_counts::ValueCounts;
-use crate::data::value_range::ValueRange;
+use crate::data::decode::kind::{MAGIC_BYTES, kind};
+use crate::data::decode::value_counts::ValueCounts;
+use crate::data::decode::value_range::ValueRange;
+use crate::data::storage::limits::{HEADER_BYTES, in_words, memory_limit, unusable_size};
+use crate::data::storage::opened::Opened;
+use crate::data::storage::reading::reading;
+use crate::data::storage::stamp::Stamp;
 use crate::error::{Error, Result};
 
 pub(super) use gif::screen as gif_screen;

@@ -8,7 +8,7 @@ mod motif;
 use std::fs;
 use std::path::{Path, PathBuf};
 
-use crate::data::cache_folder::cache_folder;
+use crate::data::storage::cache_folder::cache_folder;
 use crate::error::{Error, Result};
 use crate::unfinished::unique_digits;
 use motif::{CLASSES, Split, image};

@@ -6,6 +6,7 @@
 mod examined;
 mod look;
 mod near;
+pub(in crate::data) mod survey;
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::path::PathBuf;

@@ -1,4 +1,21 @@
 //! Batches to train on: shuffled every epoch, augmented and masked ahead of the model.
+//!
+//! - `config`: how they are made; `pool`, `open_batch`: worker threads that give batches in order; `budget`: how much they may hold;
+//!   `pace`: whether they wait for a disk; `images`: what they decode
+//! - [`evaluation`]: batches to evaluate on; `masked`: images with segmentation masks
+//! - [`bench`]: how fast a folder becomes batches; `mosaic`: the first views of a run on one image
+
+pub mod bench;
+mod budget;
+pub(in crate::data) mod config;
+pub mod evaluation;
+pub(crate) mod images;
+pub(in crate::data) mod masked;
+pub(in crate::data) mod mosaic;
+mod open_batch;
+mod pace;
+pub(crate) mod pool;
+mod pool_state;
 
 use std::path::PathBuf;
 use std::sync::atomic::AtomicBool;
@@ -8,14 +25,14 @@ use serde::{Deserialize, Serialize};
 
 use crate::collective::share;
 use crate::data::ImageSource;
-use crate::data::augment::{AugmentConfig, ViewKind};
-use crate::data::images::Images;
-use crate::data::loader_config::LoaderConfig;
-use crate::data::open_batch::Slot;
-use crate::data::order::{Order, Shuffle};
-use crate::data::pixels::Pixels;
-use crate::data::pool::{Pool, Task};
-use crate::data::view::{Augmenter, View};
+use crate::data::folder::order::{Order, Shuffle};
+use crate::data::loader::config::LoaderConfig;
+use crate::data::loader::images::Images;
+use crate::data::loader::open_batch::Slot;
+use crate::data::loader::pool::{Pool, Task};
+use crate::data::views::augment::{AugmentConfig, ViewKind};
+use crate::data::views::pixels::Pixels;
+use crate::data::views::view::{Augmenter, View};
 use crate::error::{Error, Result, printable};
 use crate::lock::lock;
 use crate::masking::MaskPolicy;

@@ -1,80 +1,23 @@
 //! Images: an image folder, their decoding, the random views of them, and a loader that prepares batches ahead.
 //!
-//! - [`folder`]: what a folder holds, found by content; `sources`: several folders, files and lists; `list_line`: a
-//!   line of a list; `list_text`: its text; `list_table`: files and
-//!   classes in columns; `layout`: which folders are
-//!   classes; `summary`: that in words
-//! - `index`: the images of one folder as records, which a file can hold; `folder_records`: those, or a list; `cache_folder`:
-//!   where such files are; `opened`: a file, opened once; `bytes`: what it holds; `stamp`: whether it changed;
-//!   `shards`: files in tar archives and Parquet tables; `stored`: files of disks and objects of servers
-//! - [`header`]: the first bytes of an image file; `kind`: its format by them, and why others are left out;
-//!   [`drawing`]: the mark of what this program draws
-//! - `value_range`: which values become black and white; `value_counts`: how they are measured; `depth`: which images need it
-//! - [`decode`]: an image file as 8-bit RGB; `thumbnails`: large ones reduced, and kept from one epoch to the next
-//! - [`augment`]: the settings; [`crop`], [`photometric`]: the operations; [`view`]: one random view
-//! - `tiles`: images far larger than a view, cut; `tile_grid`: where
-//! - `inventory`: what a folder holds, in numbers; `survey`: that of images to train on and of those to evaluate on
-//! - `mosaic`: the first views of a run on one image
-//! - `label_map`: the class of each pixel, for evaluation; `masked`: images with such masks
-//! - [`pixels`]: what batches hold, bytes or floats; `pool`, `open_batch`: worker threads that give batches in order; `order`: that of
-//!   the images; `reading`, `pace`: whether workers wait for a disk; [`loader`]: batches to train on; [`evaluation`]: to evaluate, on the part of an image that `eval_fit` gives
+//! - `storage`: where the bytes come from: disks, servers, archives
+//! - [`decode`]: an image file as 8-bit RGB
+//! - [`folder`]: what a folder holds, found by content; `inventory`: that in numbers
+//! - [`views`]: the random views of an image
+//! - [`loader`]: batches of them, made ahead; and batches to evaluate on
+//! - `tiles`: images far larger than a view, cut
+//! - [`demo`]: images that this program makes
 //!
 //! Whatever is random is a pure function of (seed, epoch, sample index, view number), see [`crate::random`].
 
-pub mod augment;
-pub mod bench;
-mod budget;
-mod bytes;
-mod cache_folder;
-pub mod crop;
 pub mod decode;
 pub mod demo;
-mod depth;
-pub mod drawing;
-mod endings;
-mod eval_fit;
-pub mod evaluation;
 pub mod folder;
-mod folder_config;
-mod folder_records;
-pub mod header;
-mod images;
-mod index;
 mod inventory;
-mod kind;
-mod label_map;
-mod layout;
-mod limits;
-mod list_line;
-mod list_table;
-mod list_text;
 pub mod loader;
-mod loader_config;
-mod masked;
-mod measure;
-mod mosaic;
-mod open_batch;
-mod opened;
-mod order;
-mod pace;
-pub mod photometric;
-pub mod pixels;
-mod pool;
-mod pool_state;
-mod reading;
-mod shards;
-mod sources;
-mod stamp;
-mod stored;
-mod summary;
-mod survey;
-mod thumbnails;
-mod tile_grid;
+mod storage;
 mod tiles;
-mod turned;
-mod value_counts;
-mod value_range;
-pub mod view;
+pub mod views;
 
 use std::path::PathBuf;
 
@@ -82,34 +25,37 @@ use image::RgbImage;
 
 use crate::error::Result;
 
-pub use augment::AugmentConfig;
-pub use bench::{LoaderSpeed, bench_loader};
-pub use depth::{Depth, Unused};
-pub use eval_fit::EvalFit;
-pub use evaluation::{EvalBatch, EvalBatches, eval_batches};
+pub use decode::depth::{Depth, Unused};
+pub use decode::label_map::{ALPHA_CLASSES, IGNORE_INDEX, LabelMap};
+pub use decode::value_range::ValueRange;
+pub use decode::{drawing, header};
 pub use folder::ImageFolder;
-pub use folder_config::FolderConfig;
-pub(crate) use images::none_usable;
-pub use index::kept::IndexWork;
+pub use folder::config::FolderConfig;
+pub use folder::index::kept::IndexWork;
+pub use folder::layout::Parts;
+pub use folder::order::Shuffle;
+pub use folder::sources::{check_source, parts_of};
+pub use folder::summary::ScanSummary;
+pub use inventory::survey::{KeptFiles, Shared, Survey, SurveyConfig};
 pub use inventory::{ClassCount, Inventory, LeftOut, Odd, SizeCount, equal_files};
-pub use label_map::{ALPHA_CLASSES, IGNORE_INDEX, LabelMap};
-pub use layout::Parts;
+pub use loader::bench::{LoaderSpeed, bench_loader};
+pub use loader::config::LoaderConfig;
+pub use loader::evaluation::{EvalBatch, EvalBatches, eval_batches};
+pub(crate) use loader::images::none_usable;
+pub use loader::masked::{MaskedImages, Masks};
+pub use loader::mosaic::views_mosaic;
+pub(crate) use loader::pool::check_workers;
+pub use loader::pool::workers_of_rank;
 pub use loader::{Batch, Loader, Position, TrainViews};
-pub use loader_config::LoaderConfig;
-pub use masked::{MaskedImages, Masks};
-pub use mosaic::views_mosaic;
-pub use opened::{length_and_time, read_whole};
-pub use order::Shuffle;
-pub use pixels::Pixels;
-pub(crate) use pool::check_workers;
-pub use pool::workers_of_rank;
-pub use reading::reading;
-pub use sources::{check_source, parts_of};
-pub use summary::ScanSummary;
-pub use survey::{KeptFiles, Shared, Survey, SurveyConfig};
-pub use tile_grid::{TileArea, TileGrid};
+pub use loader::{bench, evaluation};
+pub use storage::opened::{length_and_time, read_whole};
+pub use storage::reading::reading;
 pub use tiles::Tiles;
-pub use value_range::ValueRange;
+pub use tiles::grid::{TileArea, TileGrid};
+pub use views::augment::AugmentConfig;
+pub use views::eval_fit::EvalFit;
+pub use views::pixels::Pixels;
+pub use views::{augment, crop, photometric, pixels, view};
 
 /// Where a loader takes its images from.
 pub trait ImageSource: Send + Sync + 'static {

@@ -4,6 +4,8 @@
 //! the images are shuffled and cut into groups that fit in memory, and the tiles of each group are shuffled. The order is a
 //! function of seed, epoch and the sizes of the images.
 
+pub(in crate::data) mod grid;
+
 use std::collections::VecDeque;
 use std::path::PathBuf;
 use std::sync::{Arc, Mutex, OnceLock};
@@ -12,10 +14,10 @@ use image::RgbImage;
 use image::imageops::crop_imm;
 
 use crate::data::ImageSource;
+use crate::data::folder::config::FolderConfig;
 use crate::data::folder::{ImageFolder, reason};
-use crate::data::folder_config::FolderConfig;
 use crate::data::loader::epoch_order;
-use crate::data::tile_grid::{TileArea, TileGrid};
+use crate::data::tiles::grid::{TileArea, TileGrid};
 use crate::error::{Error, Result};
 use crate::lock::lock;
 use crate::random::{Random, Stream};

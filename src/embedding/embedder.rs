@@ -5,7 +5,7 @@ use std::path::Path;
 use image::RgbImage;
 
 use crate::backbone::VitConfig;
-use crate::data::view::Augmenter;
+use crate::data::views::view::Augmenter;
 use crate::data::{Pixels, ValueRange};
 use crate::device::{DeviceGuard, Selected};
 use crate::embedding::engine::{Engine, Loading, Made, Wanted};

@@ -2,7 +2,7 @@
 
 use serde::{Deserialize, Serialize};
 
-use crate::data::augment::ColorJitter;
+use crate::data::views::augment::ColorJitter;
 use crate::data::{AugmentConfig, check_workers};
 use crate::error::{Result, require, require_counts};
 use crate::files::model::Preprocessing;

@@ -4,7 +4,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::fs;
 use std::path::Path;
 
-/// A module's path: `["data", "view"]` for src/data/view.rs; empty for src/lib.rs.
+/// A module's path: `["data", "views", "view"]` for src/data/views/view.rs; empty for src/lib.rs.
 pub type Module = Vec<String>;
 
 /// The modules of src/, and what they import.

@@ -3,8 +3,8 @@
 use half::f16;
 use image::DynamicImage;
 
-use crate::data::value_counts::ValueCounts;
-use crate::data::value_range::ValueRange;
+use crate::data::decode::value_counts::ValueCounts;
+use crate::data::decode::value_range::ValueRange;
 
 /// Why an image with such floats is not read.
 const NOT_FINITE: &str = "has values that are NaN or infinite; replace them";

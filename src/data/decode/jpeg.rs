@@ -9,7 +9,7 @@ mod libjpeg;
 
 use image::RgbImage;
 
-use crate::data::limits::unusable_size;
+use crate::data::storage::limits::unusable_size;
 
 /// What the headers say, up to the first scan.
 #[derive(Debug, Default)]

@@ -7,8 +7,8 @@ use image::ImageFormat;
 use image::metadata::Orientation;
 
 use crate::data::decode::directory::{Directory, tag};
+use crate::data::decode::kind::sniff;
 use crate::data::decode::{jpeg, png};
-use crate::data::kind::sniff;
 
 /// Bytes that the EXIF data of a PNG file may inflate to; a camera's are some 64 kB.
 pub const MAX_EXIF: u64 = 1 << 20;

@@ -15,13 +15,13 @@ use tiff::decoder::{Decoder, DecodingResult, Limits};
 use tiff::{TiffError, TiffFormatError};
 
 use crate::data::decode::deep::{DeepSamples, DeepValues};
+use crate::data::decode::depth::Depth;
 use crate::data::decode::directory::{Directory, tag};
 use crate::data::decode::tiff::layout::{not_read, unreadable};
 use crate::data::decode::tiff::samples::to_rgb;
-use crate::data::depth::Depth;
-use crate::data::limits::{MORE_MEMORY, memory_limit};
-use crate::data::value_counts::ValueCounts;
-use crate::data::value_range::ValueRange;
+use crate::data::decode::value_counts::ValueCounts;
+use crate::data::decode::value_range::ValueRange;
+use crate::data::storage::limits::{MORE_MEMORY, memory_limit};
 use crate::error::printable;
 
 /// Black is zero: the tiff crate then gives the samples as they are.

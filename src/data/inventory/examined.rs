@@ -8,8 +8,8 @@ use rayon::prelude::*;
 use super::look::Look;
 use crate::data::ImageSource as _;
 use crate::data::folder::{ImageFolder, reason};
-use crate::data::opened::{length_and_time, read_whole};
-use crate::data::stored::check_server;
+use crate::data::storage::opened::{length_and_time, read_whole};
+use crate::data::storage::stored::check_server;
 use crate::error::{Error, Result};
 
 /// An image: the number of its folder, and its own in that.

@@ -5,7 +5,7 @@ use std::path::Path;
 use serde::{Deserialize, Serialize};
 
 use crate::backbone::{Normalization, VitConfig};
-use crate::data::augment::Interpolation;
+use crate::data::views::augment::Interpolation;
 use crate::data::{AugmentConfig, EvalFit, ValueRange};
 use crate::error::{Error, Result};
 use crate::files::header::read_metadata;

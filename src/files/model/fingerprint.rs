@@ -7,7 +7,7 @@ use burn::tensor::{Tensor, TensorData};
 use image::{Rgb, RgbImage};
 
 use crate::backbone::Backbone;
-use crate::data::view::Augmenter;
+use crate::data::views::view::Augmenter;
 use crate::device::DeviceGuard;
 use crate::error::{Error, Result, printable};
 use crate::files::model::card::{ModelCard, Preprocessing};

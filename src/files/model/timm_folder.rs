@@ -9,7 +9,7 @@ use std::path::Path;
 use serde_json::{Map, Value, json};
 
 use crate::backbone::{split_tag, vit_from_name};
-use crate::data::augment::Interpolation;
+use crate::data::views::augment::Interpolation;
 use crate::error::{Error, Result};
 use crate::files::model::card::ModelCard;
 use crate::files::model::description::{CONFIG, WEIGHTS};

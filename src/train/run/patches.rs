@@ -5,7 +5,7 @@ use burn::tensor::{Tensor, TensorData};
 use image::{Rgb, RgbImage};
 
 use crate::backbone::Backbone;
-use crate::data::view::Augmenter;
+use crate::data::views::view::Augmenter;
 use crate::data::{AugmentConfig, ImageFolder, ImageSource as _};
 use crate::device::DeviceGuard;
 use crate::error::Result;

@@ -8,7 +8,7 @@ use burn_autodiff::Autodiff;
 
 use crate::backbone::VisionTransformer;
 use crate::collective::{Collective, all_ok, check_equal, from_rank_0};
-use crate::data::drawing::write_drawing;
+use crate::data::decode::drawing::write_drawing;
 use crate::data::{ImageFolder, ImageSource as _, ValueRange, views_mosaic};
 use crate::device::{Selected, on_device};
 use crate::error::{Error, Result};

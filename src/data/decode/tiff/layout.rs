@@ -4,10 +4,10 @@ use std::io::{ErrorKind, Read, Seek};
 
 use image::metadata::Orientation;
 
+use crate::data::decode::depth::{Depth, Unused};
 use crate::data::decode::directory::{Directory, tag};
+use crate::data::decode::kind::raw_photo;
 use crate::data::decode::orientation::of_number;
-use crate::data::depth::{Depth, Unused};
-use crate::data::kind::raw_photo;
 
 const LZW: u64 = 5;
 
