@@ -21,6 +21,8 @@ from safetensors.numpy import load_file, save_file
 IBOT = Path(os.environ.get("IBOT", Path(__file__).resolve().parents[2] / "target" / "release" / "ibot"))
 RESIZED = 256 / 224
 NEIGHBORS = (1, 5, 20)
+# as the first rows of results.jsonl were made, so that all compare; ibot's default goes up to 1000
+STRENGTHS = "0.0001,0.001,0.01,0.1,1"
 # timm's name: transformers' name, of the tensors of a block and of the others
 BLOCK = {
     "norm1": "layernorm_before",
@@ -98,7 +100,7 @@ def knn(model: Path, images: Path) -> dict:
 
 def probe(model: Path, images: Path) -> float:
     """Top-1 of the linear probe of the last block's class token."""
-    return ibot("probe", model, *parts(images), "--layers", 1)["rows"][0]["top1"]
+    return ibot("probe", model, *parts(images), "--layers", 1, "--strengths", STRENGTHS)["rows"][0]["top1"]
 
 
 def patches(model: Path, images: Path) -> float:
