@@ -13,6 +13,9 @@ use crate::files::model::{LoadedModel, Preprocessing, first_features};
 use crate::kernels::{IbotBackend, OnBackend};
 use crate::precision::Precision;
 
+/// Tokens that a model sees at once at most, 47 images of 518 pixels in patches of 14: its memory grows with them.
+const MAX_TOKENS: usize = 1 << 16;
+
 /// Which results to compute for a batch.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) struct Wanted {
@@ -47,6 +50,16 @@ pub(crate) struct Made {
     pub attention: Vec<f32>,
 }
 
+impl Made {
+    /// With the results for the images after these.
+    fn append(&mut self, next: Self) {
+        self.cls.extend(next.cls);
+        self.patch_means.extend(next.patch_means);
+        self.patches.extend(next.patches);
+        self.attention.extend(next.attention);
+    }
+}
+
 /// A model on a device.
 pub(super) trait Engine: Send {
     /// `pixels` is `[B, 3, side, side]`.
@@ -54,6 +67,12 @@ pub(super) trait Engine: Send {
 
     /// The features of the first `count` built-in images.
     fn fingerprint(&self, preprocessing: &Preprocessing, count: usize) -> Result<Vec<f32>>;
+}
+
+/// Number of images of `side` pixels that a model sees at once.
+fn images_at_once(side: usize, patch_size: usize) -> usize {
+    let grid = side / patch_size.max(1);
+    (MAX_TOKENS / (grid * grid + 1)).max(1)
 }
 
 struct On<B: Backend> {
@@ -87,10 +106,16 @@ impl OnBackend for Loading<'_> {
 }
 
 impl<B: IbotBackend> Engine for On<B> {
-    fn run(&self, pixels: Pixels, side: usize, wanted: Wanted) -> Result<Made> {
-        // a device that is lost may panic at any use
-        let made = || self.made(pixels, side, wanted);
-        self.guard.catch(|| self.precision.autocast(made))?
+    fn run(&self, mut pixels: Pixels, side: usize, wanted: Wanted) -> Result<Made> {
+        let at_once = images_at_once(side, self.model.config().patch_size);
+        let mut all = Made::default();
+        while !pixels.is_empty() {
+            let images = pixels.take_first(at_once * 3 * side * side);
+            let made = || self.made(images, side, wanted);
+            // a device that is lost may panic at any use
+            all.append(self.guard.catch(|| self.precision.autocast(made))??);
+        }
+        Ok(all)
     }
 
     fn fingerprint(&self, preprocessing: &Preprocessing, count: usize) -> Result<Vec<f32>> {
@@ -126,5 +151,19 @@ impl<B: IbotBackend> On<B> {
             }
         };
         self.guard.read::<B, _>(&self.device, read)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn large_images_are_seen_one_by_one() {
+        assert_eq!(images_at_once(224, 16), 332);
+        assert_eq!(images_at_once(518, 14), 47);
+        assert_eq!(images_at_once(2048, 16), 3);
+        assert_eq!(images_at_once(8192, 16), 1);
+        assert_eq!(images_at_once(0, 0), 1 << 16);
     }
 }

@@ -77,6 +77,27 @@ impl Pixels {
         }
     }
 
+    /// The first entries, or all where there are not so many; the others stay.
+    pub(crate) fn take_first(&mut self, entries: usize) -> Self {
+        let others = |len: usize| entries.min(len);
+        match self {
+            Self::Levels {
+                levels,
+                normalization,
+            } => {
+                let others = levels.split_off(others(levels.len()));
+                Self::Levels {
+                    levels: std::mem::replace(levels, others),
+                    normalization: *normalization,
+                }
+            }
+            Self::Values(values) => {
+                let others = values.split_off(others(values.len()));
+                Self::Values(std::mem::replace(values, others))
+            }
+        }
+    }
+
     /// Without the entries in `range`, which must be there.
     pub(in crate::data) fn remove(&mut self, range: Range<usize>) {
         match self {
