@@ -4,6 +4,7 @@ use std::path::PathBuf;
 use std::sync::atomic::AtomicBool;
 
 use ibot::backbone::VitConfig;
+use ibot::data::parts_of;
 use ibot::device::{BackendChoice, select};
 use ibot::method::IbotConfig;
 use ibot::train::{Observer, RunConfig, RunRequest, RunStart, StepMetrics, run};
@@ -56,7 +57,9 @@ fn main() -> Result<()> {
         ..RunConfig::default()
     };
     let selected = select(BackendChoice::Auto, None)?;
+    // of a data set with `train` and `val`, the images to train on
+    let train = parts_of(&data)?.map_or(data, |parts| parts.train);
     // interrupted, the same call resumes from the newest checkpoint in `out`
-    let request = RunRequest::new(config, vec![data], out, selected);
+    let request = RunRequest::new(config, vec![train], out, selected);
     run(&request, &AtomicBool::new(false), &mut Print)
 }

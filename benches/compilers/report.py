@@ -165,7 +165,7 @@ def main():
     OUT.write_text(f"""# What compilers make of the kernels
 
 Written by `python benches/compilers/report.py`, which says what the compilers are and how they get the kernels; on
-{datetime.date.today()} at commit {commit}. Nothing ran: these are registers, not speeds.{left_out}
+{datetime.date.today()} at commit {commit}. Nothing ran: these are registers, not speeds. wgpu 29 also has\nVulkan's drivers check every access to a buffer (robustBufferAccess2), which is not in these numbers: on NVIDIA that takes registers.{left_out}
 
 Every kernel as a GPU runs it, without naga's checks. r: registers a lane (AMD's vector registers), w: waves that a SIMD
 holds at a time, i: instructions in the program's text, f: of those that a wave runs on its lanes for a tile of terms or of

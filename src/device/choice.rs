@@ -204,11 +204,34 @@ fn best_hardware(adapters: &[AdapterSummary]) -> Option<Selected> {
     let mut hardware: Vec<_> = adapters.iter().filter(hardware).collect();
     // Stable: within one kind, the order of the list, which is the order of APIs.
     hardware.sort_by_key(|a| a.kind);
-    hardware.into_iter().find_map(|adapter| {
+    let hardware = hardware.into_iter();
+    let mut hardware = hardware.map(|adapter| with_more_memory(adapters, adapter));
+    hardware.find_map(|adapter| {
         let device = wgpu_device(adapters, adapter.index).ok()?;
         let adapter = adapter.clone();
         Some(Selected::Wgpu { device, adapter })
     })
+}
+
+/// The same integrated GPU through an API that gives it more than twice the memory, where there is one: AMD's Vulkan driver for Windows
+/// has only the part that the firmware keeps for the GPU (256 MiB to 4 GiB), Direct3D 12 half of the machine's. Not tried on such a one.
+fn with_more_memory<'a>(
+    adapters: &'a [AdapterSummary],
+    adapter: &'a AdapterSummary,
+) -> &'a AdapterSummary {
+    let Some(bytes) = adapter.memory_bytes else {
+        return adapter;
+    };
+    let is_same = |other: &&AdapterSummary| {
+        adapter.kind == AdapterKind::Integrated
+            && (other.kind, &other.id) == (adapter.kind, &adapter.id)
+            && other.api != Api::Gl
+    };
+    let others = adapters.iter().filter(is_same);
+    let others = others.filter(|other| other.memory_bytes.is_some_and(|more| more / 2 > bytes));
+    others
+        .max_by_key(|other| other.memory_bytes)
+        .unwrap_or(adapter)
 }
 
 fn auto_among(adapters: &[AdapterSummary]) -> DeviceChoice {
@@ -378,7 +401,8 @@ fn no_adapter() -> Error {
     } else {
         "install the Vulkan driver: NVIDIA's own driver; AMD and Intel: mesa-vulkan-drivers (Debian, Ubuntu, Fedora) \
          or vulkan-radeon / vulkan-intel (Arch), which on Debian also brings the software adapter lavapipe; in a \
-         container, pass the GPU in (NVIDIA: with the graphics capability); vulkaninfo must list it"
+         container, pass the GPU in (NVIDIA: with the graphics capability); vulkaninfo must list it, with a first queue family \
+         that has graphics, which AMD Instinct has not: wgpu leaves out a GPU without"
     };
     let narrowed = match std::env::var_os(API_VARIABLE) {
         Some(api) => format!(" through {}", api.to_string_lossy()),

@@ -97,7 +97,7 @@ pub(super) fn runtime_options(adapter: Option<&AdapterSummary>) -> RuntimeOption
             AdapterKind::Integrated => INTEGRATED_TASKS_MAX,
             _ => TASKS_MAX,
         },
-        memory_config: pools::configuration(adapter.limits.binding_bytes),
+        memory_config: pools::configuration(adapter.limits.binding_bytes, adapter.memory_bytes),
     }
 }
 

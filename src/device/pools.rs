@@ -2,7 +2,7 @@
 //!
 //! By itself cubecl 0.10 cuts tensors out of pages as large as the largest tensor may be, 2 GiB on most GPUs: one tensor
 //! of more than an eighth of that takes a page for itself, for as long as the process lives, and a GPU is full with half
-//! of its memory in use. Here pages end at 256 MiB, and what is larger has a buffer of about its own size.
+//! of its memory in use. Here pages end at 256 MiB, and at an eighth of the GPU's memory, and what is larger has a buffer of about its own size.
 
 use burn_wgpu::MemoryConfiguration;
 use cubecl_runtime::memory_management::{MemoryPoolOptions, PoolType};
@@ -19,8 +19,12 @@ const UNUSED: u64 = 5000;
 /// Sizes are multiples of this: WebGPU's `min_*_offset_alignment`, where a buffer may begin, is at most this.
 const ALIGNMENT: u64 = 256;
 
-/// The pools for a device whose largest tensor has this many bytes.
-pub(super) fn configuration(binding_bytes: u64) -> MemoryConfiguration {
+/// Part of a GPU's memory that a page takes at most: integrated ones may have 256 MiB in all.
+const PAGE_PART: u64 = 8;
+
+/// The pools for a device whose largest tensor has this many bytes, and which has so much memory, where that is known.
+pub(super) fn configuration(binding_bytes: u64, memory_bytes: Option<u64>) -> MemoryConfiguration {
+    let largest_page = memory_bytes.map_or(u64::MAX, |bytes| bytes / PAGE_PART);
     let largest = binding_bytes / ALIGNMENT * ALIGNMENT;
     // as in cubecl's own: a tensor without entries has no place in a page
     let mut pools = vec![MemoryPoolOptions {
@@ -29,7 +33,8 @@ pub(super) fn configuration(binding_bytes: u64) -> MemoryConfiguration {
     }];
     let mut covered = 0;
     for (page, tensor) in SHARED {
-        if covered == largest {
+        let is_too_large = covered > 0 && page * MIB > largest_page;
+        if covered == largest || is_too_large {
             break;
         }
         covered = (page * MIB).min(largest);
@@ -127,13 +132,14 @@ mod tests {
         let in_use: u64 = tensors.iter().sum();
         let by_itself = reserved(MemoryConfiguration::default(), &tensors);
         assert!(by_itself > 4 * in_use, "{by_itself} of {in_use}");
-        let ours = reserved(configuration(GPU), &tensors);
+        let ours = reserved(configuration(GPU, None), &tensors);
         assert!(ours < in_use + in_use / 2, "{ours} of {in_use}");
     }
 
     /// The page, or the largest buffer, that each pool takes, in MiB, and the largest tensor in it.
-    fn pools(binding_bytes: u64) -> Vec<(u64, u64)> {
-        let MemoryConfiguration::Custom { pool_options } = configuration(binding_bytes) else {
+    fn pools(binding_bytes: u64, memory_bytes: Option<u64>) -> Vec<(u64, u64)> {
+        let configuration = configuration(binding_bytes, memory_bytes);
+        let MemoryConfiguration::Custom { pool_options } = configuration else {
             panic!("not of our own");
         };
         let sizes = |pool: &MemoryPoolOptions| match pool.pool_type {
@@ -154,7 +160,7 @@ mod tests {
     #[test]
     fn pools_end_at_the_largest_tensor() {
         // lavapipe: what cubecl does by itself
-        assert_eq!(pools(128 * MIB), [(8, 2), (32, 16), (128, 128)]);
+        assert_eq!(pools(128 * MIB, None), [(8, 2), (32, 16), (128, 128)]);
         // Vulkan and DX12; the last one stays below the 2 GiB that AMD's driver allocates at most
         let gpu = [
             (8, 2),
@@ -164,11 +170,22 @@ mod tests {
             (1024, 1024),
             (2047, 2047),
         ];
-        assert_eq!(pools(GPU), gpu);
+        assert_eq!(pools(GPU, None), gpu);
         // Metal
-        assert_eq!(pools((4 << 30) - 4)[5..], [(2048, 2048), (4095, 4095)]);
+        assert_eq!(
+            pools((4 << 30) - 4, None)[5..],
+            [(2048, 2048), (4095, 4095)]
+        );
         // tiny ones
-        assert_eq!(pools(256 * MIB)[2..], [(256, 256)]);
-        assert_eq!(pools(MIB), [(1, 1)]);
+        assert_eq!(pools(256 * MIB, None)[2..], [(256, 256)]);
+        assert_eq!(pools(MIB, None), [(1, 1)]);
+    }
+
+    #[test]
+    fn a_page_is_a_small_part_of_the_memory() {
+        let small = pools(GPU, Some(512 * MIB));
+        assert_eq!(small[..4], [(8, 2), (32, 16), (64, 64), (128, 128)]);
+        assert_eq!(pools(GPU, Some(2 << 30)), pools(GPU, None));
+        assert_eq!(pools(GPU, Some(MIB))[..2], [(8, 2), (16, 16)]);
     }
 }

@@ -104,6 +104,30 @@ fn auto_prefers_integrated_to_virtual_to_unknown() {
     );
 }
 
+/// As AMD's Vulkan driver for Windows tells only the part that the firmware keeps for the GPU.
+#[test]
+fn auto_takes_an_integrated_gpu_where_it_has_its_memory() {
+    let mut list = adapters(&[
+        ("Radeon 780M", AdapterKind::Integrated, Api::Vulkan),
+        ("Radeon 780M", AdapterKind::Integrated, Api::Dx12),
+    ]);
+    let api = |list: &[AdapterSummary]| match auto_among(list).selected {
+        Selected::Wgpu { adapter, .. } => adapter.api,
+        Selected::Flex | Selected::NdArray => panic!("the CPU"),
+    };
+    assert_eq!(api(&list), Api::Vulkan);
+    list[0].memory_bytes = Some(512 << 20);
+    list[1].memory_bytes = Some(13 << 30);
+    assert_eq!(api(&list), Api::Dx12);
+    // about as much as Vulkan has on others
+    list[0].memory_bytes = Some(8 << 30);
+    assert_eq!(api(&list), Api::Vulkan);
+    // and another GPU is another one
+    list[0].memory_bytes = Some(512 << 20);
+    list[1].id = "10de:0000".to_owned();
+    assert_eq!(api(&list), Api::Vulkan);
+}
+
 #[test]
 fn auto_never_takes_software() {
     for list in [software(), Vec::new()] {
