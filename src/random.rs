@@ -31,6 +31,8 @@ pub enum Stream {
     Demo,
     /// What training drops of view number `.0`; the epoch counts steps here.
     DropPath(u32),
+    /// Which image is shown in the place of one that cannot be read, by that one's index.
+    StandIn,
 }
 
 impl Stream {
@@ -43,6 +45,7 @@ impl Stream {
             Self::Demo => 5 << 32,
             Self::Cluster => 8 << 32,
             Self::DropPath(view) => (6 << 32) | u64::from(view),
+            Self::StandIn => 9 << 32,
         }
     }
 }

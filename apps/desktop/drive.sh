@@ -59,7 +59,7 @@ Xvfb "$DISPLAY" -screen 0 1280x820x24 -nolisten tcp >"$work/xvfb.log" 2>&1 &
 jobs_of_this_script+=($!)
 for _ in $(seq 50); do xdotool getdisplaygeometry >/dev/null 2>&1 && break; sleep 0.1; done
 
-"$programs/ibot-desktop" "$work/images" --model "$work/run/teacher.safetensors" --backend "$backend" --recipe demo >"$work/desktop.log" 2>&1 &
+"$programs/ibot-desktop" "$work/images" --model "$work/run/teacher.safetensors" --backend "$backend" --preset demo >"$work/desktop.log" 2>&1 &
 desktop=$!
 jobs_of_this_script+=("$desktop")
 for _ in $(seq 300); do
@@ -90,6 +90,11 @@ screenshot training
 xdotool key ctrl+Return # stops the run, with a checkpoint
 until_title "images embedded"
 [ -d "$work/images-ibot/checkpoints" ] || die "the stopped run left no checkpoint"
-xdotool key ctrl+q
+stopped=$(ls "$work/images-ibot/checkpoints")
+xdotool key ctrl+Return # the run goes on from there
+until_title "step "
+sleep 5             # it makes some steps
+xdotool key ctrl+q  # the window closes once the checkpoint is written
 wait "$desktop" || die "the window ended with status $?"
+[ "$(ls "$work/images-ibot/checkpoints")" != "$stopped" ] || die "quitting during the run left no checkpoint"
 echo "PASS: $out/attention.png, patches.png, light.png, training.png"

@@ -41,7 +41,8 @@ impl From<Selected> for DeviceRequest {
 /// Which model, where, and how large its batches are.
 #[derive(Debug, Clone)]
 pub struct EmbedderConfig {
-    /// The model file. No default.
+    /// The model file. It must stay as it is while the embedder runs, because it is read again after the model was freed. No
+    /// default.
     pub model: PathBuf,
     /// What the file's metadata lacks. Default: nothing.
     pub options: ModelOptions,

@@ -66,7 +66,8 @@ impl EmbedderHandle {
     /// Loads the model if it is not.
     ///
     /// # Errors
-    /// The job's: those of [`crate::embedding::Embedder::load`] and [`crate::device::choose`].
+    /// The job's: those of [`crate::embedding::Embedder::load`] and [`crate::device::choose`]; [`Error::Weights`] where the file
+    /// changed since it was loaded before.
     pub fn load(&self) -> Job<ModelInfo> {
         let (ticket, job) = Ticket::new(0, None);
         self.0.shared.push(Task::Load(ticket));

@@ -8,15 +8,21 @@ use image::{DynamicImage, RgbImage, RgbaImage};
 
 use crate::app::job::Progress;
 use crate::data::ValueRange;
-use crate::data::decode::{decode_rgb_in, on_white};
+use crate::data::decode::{decode_rgb_in, rgb_of};
 use crate::error::{Error, Result};
 
-/// An image, read or not. Transparency is composed on white.
+/// What errors call an image without a path.
+const IN_MEMORY: &str = "an image in memory";
+
+/// An image, read or not. Transparency is composed on white. Values of more than 8 bits and floats are scaled to 8 bits by the
+/// range of values of the model or of its options ([`crate::files::model::ModelOptions::range`]); without one, each image by its
+/// own values ([`ValueRange::Auto`]).
 #[derive(Debug, Clone, PartialEq)]
 pub enum ImageInput {
-    /// A file, read when it is needed.
+    /// A file, read when it is needed, and turned as its EXIF data say.
     File(PathBuf),
-    /// Pixels.
+    /// Pixels, taken as they are: `image::open` does not turn an image as its file's EXIF data say, so a photograph may lie on
+    /// its side (`DynamicImage::apply_orientation` turns it).
     Image(DynamicImage),
 }
 
@@ -40,19 +46,20 @@ impl ImageInput {
         Ok(Self::Image(image.into()))
     }
 
-    /// The image as the model gets it, before resizing; `range` is that of files with more than 8 bits.
+    /// The image as the model gets it, before resizing; `range` is that of images with more than 8 bits.
     ///
     /// # Errors
-    /// A file that cannot be read, or has more than `max_pixels` pixels; no pixel at all.
+    /// A file that cannot be read, or has more than `max_pixels` pixels; no pixel at all; floats that are NaN or infinite, or that
+    /// `range` does not tell how to read.
     pub(super) fn into_rgb(self, max_pixels: u64, range: ValueRange) -> Result<RgbImage> {
         match self {
             Self::File(path) => decode_rgb_in(&path, max_pixels, range),
             Self::Image(image) if image.width() == 0 || image.height() == 0 => {
-                Err(Error::data("an image in memory", "it has no pixel"))
+                Err(Error::data(IN_MEMORY, "it has no pixel"))
             }
-            Self::Image(DynamicImage::ImageRgb8(image)) => Ok(image),
-            Self::Image(image) if image.color().has_alpha() => Ok(on_white(&image.into_rgba8())),
-            Self::Image(image) => Ok(image.into_rgb8()),
+            Self::Image(image) => {
+                rgb_of(image, range).map_err(|reason| Error::data(IN_MEMORY, reason))
+            }
         }
     }
 }
@@ -120,7 +127,8 @@ impl EmbedRequest {
         self
     }
 
-    /// Time limit from now; the job then ends as [`Error::OutOfTime`], after the current batch at the latest.
+    /// Time limit, counted from [`crate::app::EmbedderHandle::embed`] on, with the time that other jobs and the loading of the
+    /// model take; the job then ends as [`Error::OutOfTime`], after the current batch at the latest. Default: none.
     #[must_use]
     pub fn within(mut self, budget: Duration) -> Self {
         self.budget = Some(budget);

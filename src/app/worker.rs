@@ -84,10 +84,23 @@ impl Worker {
     }
 
     /// The model, loaded if it is not.
+    ///
+    /// # Errors
+    /// Those of loading it; [`Error::Weights`] where its file is another one than before, whose features must not be mixed with
+    /// those made so far.
     fn loaded(&mut self) -> Result<&Embedder> {
         if self.embedder.is_none() {
             let selected = self.selected()?;
             let embedder = Embedder::load(&self.config.model, &self.config.options, &selected)?;
+            if self.is_another(&embedder) {
+                drop(embedder);
+                self.unload();
+                let reason = "the file changed since it was loaded; start another embedder to use it as it is now";
+                return Err(Error::Weights {
+                    path: self.config.model.clone(),
+                    reason: reason.to_owned(),
+                });
+            }
             let gpu = self.gpu_memory();
             let mut status = self.shared.status();
             status.info = Some(ModelInfo::new(&embedder));
@@ -98,6 +111,13 @@ impl Worker {
         }
         let missing = || Error::Embedding("the model is not loaded".into());
         self.embedder.as_ref().ok_or_else(missing)
+    }
+
+    /// Whether an earlier load found other bytes in the file.
+    fn is_another(&self, embedder: &Embedder) -> bool {
+        let status = self.shared.status();
+        let info = status.info.as_ref();
+        info.is_some_and(|info| info.hash != embedder.hash())
     }
 
     fn info(&mut self) -> Result<ModelInfo> {

@@ -38,11 +38,6 @@ use crate::data::storage::reading::reading;
 use crate::data::storage::stamp::Stamp;
 use crate::error::{Error, Result};
 
-pub(super) use gif::screen as gif_screen;
-pub(super) use jpeg::check_frame;
-pub(super) use orientation::{MAX_EXIF, RAW_PROFILE, of_exif, of_file as orientation_of};
-pub(super) use tiff::Layout as TiffLayout;
-
 /// The image in `path` as 8-bit RGB, values of more than 8 bits from their whole range: [`ValueRange::Full`].
 ///
 /// # Shapes
@@ -198,14 +193,28 @@ fn decode_bytes(
         }
         _ => {}
     }
-    let mut image = open(bytes, format, max_pixels)?;
+    let image = rgb_of(open(bytes, format, max_pixels)?, range)?;
+    Ok(turned(image, orientation))
+}
+
+/// A decoded image as 8-bit RGB: values of more than 8 bits are scaled as `range` says, transparency is composed on white. Its
+/// orientation stays: that of a file is in its EXIF data.
+///
+/// # Shapes
+/// H x W x 3, row-major.
+///
+/// # Errors
+/// Those of [`DeepSamples::stretch`], for floats alone.
+pub(crate) fn rgb_of(
+    mut image: DynamicImage,
+    range: ValueRange,
+) -> std::result::Result<RgbImage, String> {
     stretch(&mut image, range)?;
-    let image = if image.color().has_alpha() {
+    Ok(if image.color().has_alpha() {
         on_white(&image.into_rgba8())
     } else {
         image.into_rgb8()
-    };
-    Ok(turned(image, orientation))
+    })
 }
 
 /// The image as it lies in the file.

@@ -17,10 +17,8 @@ use crate::data::ImageSource as _;
 use crate::data::folder::ImageFolder;
 use crate::path_text::path_text;
 
+use examined::Seen;
 pub use examined::equal_files;
-pub(super) use examined::{Place, Seen, decode_all};
-pub(super) use look::Look;
-pub(super) use near::{NearIndex, groups};
 
 /// Bounds of shorter sides that images are counted between.
 const SIDES: [u32; 7] = [0, 32, 64, 128, 224, 448, 1024];

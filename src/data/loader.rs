@@ -64,7 +64,8 @@ pub struct Batch {
     pub epoch: usize,
     /// Number in the epoch, from 0.
     pub index: usize,
-    /// `[B]`: places in the source. Where an image cannot be decoded, the next usable one is shown instead.
+    /// `[B]`: places in the source. Where an image cannot be read, another one is shown instead, which is drawn anew in each
+    /// epoch.
     pub samples: Vec<usize>,
     /// `[B]`: classes of the images that are shown, where the source has them.
     pub labels: Vec<Option<usize>>,
@@ -128,7 +129,7 @@ impl Loader {
     /// The next batch; waits for it.
     ///
     /// # Errors
-    /// No image can be decoded, or a worker panicked; every later call fails as well.
+    /// No image can be decoded, none can be read for a minute, or a worker panicked; every later call fails as well.
     pub fn next_batch(&mut self) -> Result<Batch> {
         self.next_batch_until(&AtomicBool::new(false))
     }
@@ -173,12 +174,14 @@ impl Loader {
         self.batches
     }
 
-    /// How many images could not be decoded so far.
+    /// How many images are damaged or gone, as far as they were read. Those that a disk or server did not give once are not
+    /// counted.
     pub fn skipped(&self) -> usize {
         self.pool.task().images.skipped()
     }
 
-    /// The images that could not be decoded, and why, since the last call; each appears once.
+    /// The images that are damaged or gone, and why, since the last call; each appears once. Those that a disk or server did not
+    /// give, which are tried again in the next epoch, are one entry: the first of them, why, and how many others there are.
     pub fn take_skipped(&self) -> Vec<(PathBuf, String)> {
         self.pool.task().images.take_skipped()
     }
@@ -320,7 +323,7 @@ impl Task for TrainTask {
     ) -> Result<Option<usize>> {
         let epoch = (number / self.batches) as u64;
         // an unreadable image is replaced, so that every batch is full
-        let (shown, image) = self.images.get_or_next(sample)?;
+        let (shown, image) = self.images.get_or_another(sample, self.seed, epoch)?;
         let augment = &self.make.augment;
         for number in 0..augment.views() {
             let size = [image.width(), image.height()];
@@ -331,6 +334,10 @@ impl Task for TrainTask {
             slot.write(number, |pixels, place| augmenter.write_to(pixels, place));
         }
         Ok(Some(shown))
+    }
+
+    fn stop(&self) {
+        self.images.stop();
     }
 
     fn name(&self, sample: usize) -> String {

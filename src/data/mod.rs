@@ -19,6 +19,7 @@ mod storage;
 mod tiles;
 pub mod views;
 
+use std::ops::Range;
 use std::path::PathBuf;
 
 use image::RgbImage;
@@ -78,8 +79,14 @@ pub trait ImageSource: Send + Sync + 'static {
     /// Image `index`.
     ///
     /// # Errors
-    /// It cannot be read; the loader then skips it for good and reports that.
+    /// It cannot be read, which a loader reports. After an [`Error::Io`](crate::Error::Io) that says nothing of the file, as of a
+    /// disk or server that fails, it tries again in the next epoch; after any other it skips the image for good.
     fn decode(&self, index: usize) -> Result<RgbImage>;
+
+    /// Places of the images that are cut from the same file as image `index`, which is decoded once for all of them.
+    fn of_one_file(&self, index: usize) -> Range<usize> {
+        index..index + 1
+    }
 
     /// The order of all images in an epoch, as a function of the seed and the epoch; None for that of [`ImageSource::shuffle`].
     fn order(&self, _seed: u64, _epoch: usize) -> Option<Vec<usize>> {

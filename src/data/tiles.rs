@@ -7,6 +7,7 @@
 pub(in crate::data) mod grid;
 
 use std::collections::VecDeque;
+use std::ops::Range;
 use std::path::PathBuf;
 use std::sync::{Arc, Mutex, OnceLock};
 
@@ -14,9 +15,10 @@ use image::RgbImage;
 use image::imageops::crop_imm;
 
 use crate::data::ImageSource;
+use crate::data::folder::ImageFolder;
 use crate::data::folder::config::FolderConfig;
-use crate::data::folder::{ImageFolder, reason};
 use crate::data::loader::epoch_order;
+use crate::data::storage::failure::{Failure, may_pass};
 use crate::data::tiles::grid::{TileArea, TileGrid};
 use crate::error::{Error, Result};
 use crate::lock::lock;
@@ -46,7 +48,7 @@ struct Recent {
 }
 
 /// An image, once a thread has decoded it; the others wait.
-type Decoded = OnceLock<std::result::Result<RgbImage, String>>;
+type Decoded = OnceLock<std::result::Result<RgbImage, Failure>>;
 
 impl FolderConfig {
     /// How images are cut into tiles; None where they are not.
@@ -112,11 +114,17 @@ impl Tiles {
         let (image, at) = self.place(index);
         let failed = |reason: &str| Error::data(self.folder.name(image), reason);
         let decoded = self.decoded(image);
-        let decode = || self.folder.decode(image).map_err(|error| reason(&error));
-        let pixels = decoded
-            .get_or_init(decode)
-            .as_ref()
-            .map_err(|reason| failed(reason))?;
+        let decode = || {
+            let decoded = self.folder.decode(image);
+            decoded.map_err(|error| Failure::of(&error))
+        };
+        let pixels = decoded.get_or_init(decode).as_ref().map_err(|failure| {
+            let error = failure.error(&self.folder.name(image));
+            if may_pass(&error) {
+                self.forget(image, &decoded);
+            }
+            error
+        })?;
         let size = [pixels.width(), pixels.height()];
         let [width, height] = self.folder.size(image);
         // a PNG file may be turned by what lies behind its pixels, where a scan does not look
@@ -147,6 +155,15 @@ impl Tiles {
             }
         }
         decoded
+    }
+
+    /// Lets go of an image that could not be read, so that it is read again.
+    fn forget(&self, image: usize, failed: &Arc<Decoded>) {
+        let mut recent = lock(&self.recent);
+        let place = (recent.images.iter()).position(|(_, decoded)| Arc::ptr_eq(decoded, failed));
+        if place.and_then(|at| recent.images.remove(at)).is_some() {
+            recent.bytes -= self.bytes(image);
+        }
     }
 
     /// Bytes of a decoded image.
@@ -190,6 +207,11 @@ impl ImageSource for Tiles {
         self.with_tile(index, |image, area| {
             crop_imm(image, area.x, area.y, area.width, area.height).to_image()
         })
+    }
+
+    fn of_one_file(&self, index: usize) -> Range<usize> {
+        let image = self.place(index).0;
+        self.starts[image]..self.starts[image + 1]
     }
 
     /// Of the tile: whole images have a bound of their own.

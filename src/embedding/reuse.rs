@@ -4,7 +4,7 @@ use std::collections::HashMap;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
-use crate::collective::Collective;
+use crate::collective::{Collective, all_ok, check_equal};
 use crate::data::{ImageFolder, ImageSource as _};
 use crate::embedding::embedded::Embedded;
 use crate::embedding::embedder::Embedder;
@@ -144,11 +144,13 @@ pub fn embed_changed(
     let usable = usable.filter(|table| table.is_store_of(embedder, folder, request));
     let usable: Vec<&EmbeddingTable> = usable.collect();
     let rows = Rows::of(&usable);
-    let (paths, stamps) = (absolute_paths(folder)?, stamps(folder));
+    let paths = all_ok(collective, absolute_paths(folder))?;
+    let stamps = stamps(folder);
     let known: Vec<_> = (paths.iter().zip(&stamps))
         .map(|(path, stamp)| stamp.and_then(|stamp| rows.find(path, Some(stamp))))
         .collect();
     let missing: Vec<usize> = (0..paths.len()).filter(|at| known[*at].is_none()).collect();
+    same_missing(collective, folder, &missing)?;
     let kept = paths.len() - missing.len();
     if kept == 0 {
         let all = folder.len();
@@ -195,6 +197,25 @@ pub fn embed_changed(
         }
     }
     Ok((merged, Reused { kept, computed }))
+}
+
+/// Whether all ranks are to compute the features of the same images: one that had none to compute would not meet the others again. The
+/// times of files may differ between machines, as long as a client of a file server shows those of before.
+fn same_missing(
+    collective: &dyn Collective,
+    folder: &ImageFolder,
+    missing: &[usize],
+) -> Result<()> {
+    if collective.size() == 1 {
+        return Ok(());
+    }
+    let mut hasher = blake3::Hasher::new();
+    hasher.update(folder.fingerprint().as_bytes());
+    for at in missing {
+        hasher.update(&(*at as u64).to_le_bytes());
+    }
+    let what = "images to compute, by their names and the sizes and times of their files,";
+    check_equal(collective, what, hasher.finalize().as_bytes())
 }
 
 fn push(

@@ -73,6 +73,20 @@ pub fn stratified_split(labels: &[Option<usize>], share: f64, seed: u64) -> Spli
     Split { kept, held_out }
 }
 
+/// [`stratified_split`] for images to train on without labels and to evaluate by their classes: rows without a class are of no use to
+/// the evaluation, and are all kept, unless no row has one. Those with a class are split as there.
+pub fn labeled_split(labels: &[Option<usize>], share: f64, seed: u64) -> Split {
+    let Split { mut kept, held_out } = stratified_split(labels, share, seed);
+    if labels.iter().all(Option::is_none) {
+        return Split { kept, held_out };
+    }
+    let (held_out, unlabeled): (Vec<usize>, Vec<usize>) =
+        held_out.into_iter().partition(|row| labels[*row].is_some());
+    kept.extend(unlabeled);
+    kept.sort_unstable();
+    Split { kept, held_out }
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -114,6 +128,30 @@ mod tests {
         assert_eq!(all, (0..100).collect::<Vec<_>>());
         assert_eq!(stratified_split(&labels, 0.2, 3), split);
         assert_ne!(stratified_split(&labels, 0.2, 4), split);
+    }
+
+    #[test]
+    fn rows_without_a_class_are_kept_where_others_have_one() {
+        // ten unlabeled rows for each labeled one
+        let labels: Vec<_> = (0..1100)
+            .map(|row| (row % 11 == 0).then_some(row % 2))
+            .collect();
+        let [all, split] = [stratified_split, labeled_split].map(|split| split(&labels, 0.2, 3));
+        assert_eq!((all.held_out.len(), split.held_out.len()), (220, 20));
+        let labeled = all
+            .held_out
+            .into_iter()
+            .filter(|row| labels[*row].is_some());
+        assert!(labeled.eq(split.held_out.iter().copied()), "as before");
+        let mut rows = [split.kept.clone(), split.held_out].concat();
+        assert!(split.kept.is_sorted());
+        rows.sort_unstable();
+        assert_eq!(rows, (0..1100).collect::<Vec<_>>());
+        for labels in [vec![None; 10], vec![Some(0); 10], Vec::new()] {
+            let [all, split] =
+                [stratified_split, labeled_split].map(|split| split(&labels, 0.2, 3));
+            assert_eq!(all, split);
+        }
     }
 
     #[test]

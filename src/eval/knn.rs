@@ -30,7 +30,7 @@ impl Default for KnnConfig {
 /// How often the neighbors are right.
 #[derive(Debug, Clone, Copy, PartialEq)]
 pub struct KnnScore {
-    /// Number of neighbors that voted.
+    /// Number of neighbors that voted: the one asked for, or all rows of the bank that have a class where these are fewer.
     pub neighbors: usize,
     /// Share of the queries whose class has the most votes, in 0..=1.
     pub top1: f64,
@@ -134,7 +134,7 @@ pub fn knn_report_until(
         .iter()
         .enumerate()
         .map(|(index, &count)| KnnScore {
-            neighbors: count,
+            neighbors: count.min(bank_labels.len()),
             top1: share_below(index, 1),
             top5: share_below(index, 5),
         });
@@ -251,7 +251,8 @@ mod tests {
             .iter()
             .map(|s| (s.neighbors, s.top1, s.top5))
             .collect();
-        let expected = [(3, 0.5, 0.5), (1, 0.0, 0.0), (100, 0.5, 0.5), (0, 0.0, 0.0)];
+        // the last is the whole bank
+        let expected = [(3, 0.5, 0.5), (1, 0.0, 0.0), (4, 0.5, 0.5), (0, 0.0, 0.0)];
         assert_eq!(scores, expected);
     }
 

@@ -24,7 +24,7 @@ mod viridis;
 pub use agreement::{adjusted_rand_index, normalized_mutual_information};
 pub use classifier_score::ClassifierScore;
 pub use cluster::{Clustering, KMeansConfig, k_means};
-pub use confidence::{Split, Spread, spread, stratified_split, wilson_interval};
+pub use confidence::{Split, Spread, labeled_split, spread, stratified_split, wilson_interval};
 pub use confusion::Confusion;
 pub use features::{FeatureExtractor, FeatureSet, last_columns};
 pub use foreground::foreground;

@@ -7,6 +7,7 @@
 //! last.safetensors       the newest one
 //! model.safetensors, config.json   the best one for timm and transformers
 //! checkpoints/           what the run resumes from; removed at its end
+//! best-at-checkpoint.safetensors   the one that was best there, once a later one is better; removed by the next checkpoint
 //! lock                   held by the process that trains
 //! ```
 
@@ -17,12 +18,12 @@ use std::path::{Path, PathBuf};
 use crate::error::{Error, Result, if_there, printable};
 use crate::files::NamedTensor;
 use crate::files::checkpoint::{Checkpoint, Keep, Store};
-use crate::files::model::{ModelCard, write_model, write_timm_folder};
+use crate::files::model::{ModelCard, read_card, write_model, write_timm_folder};
 use crate::finetune::observer::{EpochMetrics, FinetuneObserver};
 use crate::finetune::record::changes;
-use crate::finetune::resuming::{are_first, place_of};
+use crate::finetune::resuming::{are_first, best_of, place_of};
 use crate::train::{RunLock, append, damage_in_words, read_with_damage};
-use crate::unfinished::write_whole;
+use crate::unfinished::{sync_folder, write_whole};
 
 const CONFIG: &str = "config.toml";
 const METRICS: &str = "metrics.jsonl";
@@ -30,6 +31,9 @@ const METRICS: &str = "metrics.jsonl";
 pub(super) const BEST: &str = "best.safetensors";
 /// The newest one.
 pub(super) const LAST: &str = "last.safetensors";
+/// The classifier that was best at the checkpoint, once a later one is: a run that resumes repeats that epoch, on another device
+/// with a result that may not be the best.
+const BEST_AT_CHECKPOINT: &str = "best-at-checkpoint.safetensors";
 /// The record of a pre-training run.
 const PRE_TRAINING: &str = "run.json";
 
@@ -108,6 +112,9 @@ impl FinetuneFolder {
             write_whole(&file, &lines(&file, kept)?)?;
             write_whole(&config, settings.as_bytes())?;
         }
+        if let Found::Checkpoint(_, epochs) = &found {
+            restore_best(path, epochs, observer)?;
+        }
         let metrics = OpenOptions::new().append(true).open(&file);
         let folder = Self {
             path: path.to_path_buf(),
@@ -139,7 +146,8 @@ impl FinetuneFolder {
             best: false,
             up_to: None,
         };
-        self.store.write(checkpoint, keep)
+        self.store.write(checkpoint, keep)?;
+        remove(&self.path.join(BEST_AT_CHECKPOINT))
     }
 
     /// Removes the checkpoints of a complete run, which needs none.
@@ -153,7 +161,7 @@ impl FinetuneFolder {
         self.store.remove_temporary()?;
         self.store.remove_after(None)?;
         let _ = fs::remove_dir(self.store.folder()); // fails where it is not there, or holds other files
-        Ok(())
+        remove(&self.path.join(BEST_AT_CHECKPOINT))
     }
 
     /// Appends one line to `metrics.jsonl`.
@@ -165,7 +173,8 @@ impl FinetuneFolder {
         append(&mut self.metrics, &path, metrics)
     }
 
-    /// Writes a classifier atomically.
+    /// Writes a classifier atomically. The best one of the checkpoint is kept until the next checkpoint, which is much cheaper
+    /// than a checkpoint with each better one: it is another name of a file that is there.
     ///
     /// # Errors
     /// [`Error::Io`].
@@ -176,6 +185,9 @@ impl FinetuneFolder {
         tensors: &BTreeMap<String, NamedTensor>,
     ) -> Result<()> {
         let path = self.path.join(name);
+        if name == BEST {
+            keep_best(&self.path)?;
+        }
         write_model(&path, card, tensors)?;
         if name == BEST {
             write_timm_folder(&path, card)
@@ -183,6 +195,55 @@ impl FinetuneFolder {
             Ok(())
         }
     }
+}
+
+/// Gives the best classifier a second name before a later one takes the first, unless that of the checkpoint has it.
+fn keep_best(run: &Path) -> Result<()> {
+    let [best, kept] = [BEST, BEST_AT_CHECKPOINT].map(|name| run.join(name));
+    // a copy where the file system has no hard links (FAT); one that is cut short is not used, as the first name still has it
+    if best.exists() && !kept.exists() && fs::hard_link(&best, &kept).is_err() {
+        fs::copy(&best, &kept).map_err(Error::io(&kept))?;
+    }
+    Ok(())
+}
+
+/// Gives the best classifier of `epochs`, those of the checkpoint, its first name again.
+fn restore_best(
+    run: &Path,
+    epochs: &[EpochMetrics],
+    observer: &mut dyn FinetuneObserver,
+) -> Result<()> {
+    let [best, kept] = [BEST, BEST_AT_CHECKPOINT].map(|name| run.join(name));
+    if let Some(of) = best_of(epochs) {
+        // what cannot be read is not it
+        let card = |file: &Path| read_card(file).ok().flatten();
+        let card = |file: &Path| card(file).filter(|card| card.step == of.step);
+        let found = match (card(&best), card(&kept)) {
+            (None, Some(card)) => {
+                fs::rename(&kept, &best).map_err(Error::io(&best))?;
+                sync_folder(run)?;
+                Some(card)
+            }
+            (found, _) => found,
+        };
+        match found {
+            // also where the run was killed between the two
+            Some(card) => write_timm_folder(&best, &card)?,
+            None => observer.note(&format!(
+                "WARNING run {}: {BEST} is not the classifier of epoch {}, the best so far, but a later one, or none: an earlier \
+                 version began the run, or the file was removed",
+                printable(run),
+                of.epoch
+            )),
+        }
+    }
+    remove(&kept)
+}
+
+/// Removes a file, if it is there.
+fn remove(file: &Path) -> Result<()> {
+    if_there(file, fs::remove_file(file))?;
+    Ok(())
 }
 
 /// `metrics.jsonl` of these epochs.

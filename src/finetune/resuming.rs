@@ -123,11 +123,15 @@ fn exported(epochs: &[EpochMetrics], files: [PathBuf; 2]) -> Option<[Exported; 2
         top1_interval: wilson_interval(metrics.top1, metrics.tested),
         top5: metrics.top5,
     };
-    let last = epochs.last()?;
-    let best = epochs
-        .iter()
-        .reduce(|best, next| if next.top1 > best.top1 { next } else { best })?;
+    let (best, last) = (best_of(epochs)?, epochs.last()?);
     Some([of(best, best_file), of(last, last_file)])
+}
+
+/// The best of complete epochs, the first of equal ones; none without an epoch.
+pub(super) fn best_of(epochs: &[EpochMetrics]) -> Option<&EpochMetrics> {
+    epochs
+        .iter()
+        .reduce(|best, next| if next.top1 > best.top1 { next } else { best })
 }
 
 /// The results of complete epochs, whose classifiers are in `files`.

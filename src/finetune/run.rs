@@ -15,7 +15,7 @@ use crate::finetune::epochs::Epochs;
 use crate::finetune::folder::{FinetuneFolder, Found};
 use crate::finetune::labeled::LabeledImages;
 use crate::finetune::observer::{FinetuneObserver, FinetuneReport, FinetuneStart};
-use crate::finetune::record::record;
+use crate::finetune::record::{input, record};
 use crate::finetune::resuming::{Place, place_of, report};
 use crate::finetune::setup::{FinetuneRequest, FinetuneSetup};
 use crate::finetune::together::begun_by_rank_0;
@@ -108,8 +108,11 @@ fn train<B: TrainBackend>(
     let prepared = all_ok(ranks, prepared::<B>(setup, &device, observer));
     let (model, classifier, images) = prepared?;
     let origin = FinetuneSetup::origin(&model, &images);
-    let settings = all_ok(ranks, record(setup.request, &model.hash, &images))?;
-    check_same_run(setup, &model.hash, &images)?;
+    let input = input(&model.encoder, &model.preprocessing, &setup.request.folder);
+    let input = all_ok(ranks, input)?;
+    let settings = record(setup.request, &model.hash, &images, &input);
+    let settings = all_ok(ranks, settings)?;
+    check_same_run(setup, &model.hash, &images, &input)?;
     let begin = || FinetuneFolder::begin(out, settings, config.epochs, observer);
     let (folder, found) = begun_by_rank_0(out, ranks, begin)?;
     let mut trainer = ClassifierTrainer::new(classifier, config, device, setup.guard.clone())
@@ -152,9 +155,14 @@ fn train<B: TrainBackend>(
     all.run(trainer, place, epochs, observer)
 }
 
-/// Refuses ranks with another model, other images or other settings. Paths count as they were given: ranks may have other
-/// current folders.
-fn check_same_run(setup: &FinetuneSetup<'_>, hash: &str, images: &LabeledImages) -> Result<()> {
+/// Refuses ranks with another model, another input of it, other images or other settings. Paths count as they were given: ranks
+/// may have other current folders.
+fn check_same_run(
+    setup: &FinetuneSetup<'_>,
+    hash: &str,
+    images: &LabeledImages,
+    input: &[String],
+) -> Result<()> {
     let FinetuneRequest {
         config,
         data,
@@ -164,8 +172,9 @@ fn check_same_run(setup: &FinetuneSetup<'_>, hash: &str, images: &LabeledImages)
     } = setup.request;
     let names = [&images.train, &images.held_out].map(|part| part.fingerprint());
     let (range, backend) = (images.train.range(), selected.backend());
-    let what = format!("{hash} {data:?} {held_out:?} {names:?} {range} {backend} {config:?}");
-    let of_all = "model, images, their range of values or settings";
+    let what =
+        format!("{hash} {input:?} {data:?} {held_out:?} {names:?} {range} {backend} {config:?}");
+    let of_all = "model, its input, images, their range of values or settings";
     check_equal(setup.ranks(), of_all, what.as_bytes())
 }
 

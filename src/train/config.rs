@@ -42,11 +42,12 @@ pub struct RunConfig {
     /// Number format of gradients that ranks send each other: "f32"; or "f16" for half the bytes, which rounds them to 11 bits.
     /// Sums are in f32. No effect with one process. Default "f32".
     pub wire: Wire,
-    /// Fraction of each class that is held out from training and used for evaluation. Default none.
+    /// Fraction of each class that is held out from training and used for evaluation. Images without a class are all trained on.
+    /// Default none.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub held_out: Option<f64>,
-    /// Whether the best teacher is kept as `best.safetensors`. It is evaluated before the first step and after each epoch:
-    /// by k-NN on labeled validation images, else by RankMe, which is only a hint. Default false.
+    /// Whether the best teacher is kept as `best.safetensors`. It is evaluated before the first step and after each epoch, of
+    /// short epochs after one in `health_every` steps (in 50 where that is 0): by k-NN on labeled validation images, else by RankMe, which is only a hint. Default false.
     pub keep_best: bool,
     /// Threads that decode and augment; 0 for one per core, growing to at most four per core while they mostly wait
     /// for files. Default 0.

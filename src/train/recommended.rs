@@ -5,7 +5,7 @@ use std::sync::Arc;
 use crate::data::ImageFolder;
 use crate::device::Selected;
 use crate::error::{Result, counted};
-use crate::eval::stratified_split;
+use crate::eval::labeled_split;
 use crate::memory::in_gib;
 use crate::train::config::RunConfig;
 use crate::train::plan::{Choosable, Plan, PlannedDevice};
@@ -123,7 +123,7 @@ pub fn training_examples(images: &Arc<ImageFolder>, config: &RunConfig) -> usize
     let kept = match config.held_out {
         None => images.clone(),
         Some(share) => {
-            let kept = stratified_split(&images.labels(), share, config.seed).kept;
+            let kept = labeled_split(&images.labels(), share, config.seed).kept;
             Arc::new(images.part(&kept))
         }
     };

@@ -10,7 +10,10 @@
 
 mod device;
 mod embedding;
+mod inputs;
 mod ranks;
+mod run_images;
+mod short_epochs;
 #[path = "../tiny_model/mod.rs"]
 mod tiny_model;
 mod training;

@@ -32,6 +32,7 @@ mod server;
 mod shards;
 mod shares;
 mod skipping;
+mod stand_ins;
 mod surveys;
 mod tables;
 mod thumbnails;

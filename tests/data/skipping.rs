@@ -7,14 +7,14 @@ use std::thread;
 use std::time::Duration;
 
 use ibot::Error;
-use ibot::data::view::{Augmenter, View};
+use ibot::data::view::Augmenter;
 use ibot::data::{FolderConfig, ImageFolder, ImageSource, LoaderConfig, Position, eval_batches};
 
 use super::loading::{config, loader, train_views, values};
 use super::{MadeImages, TempFolder, fixture};
 
 /// Runs `work` and fails if it takes longer than any sane machine needs.
-fn in_time(work: impl FnOnce() + Send + 'static) {
+pub fn in_time(work: impl FnOnce() + Send + 'static) {
     let (sender, receiver) = mpsc::channel();
     let thread = thread::spawn(move || {
         work();
@@ -27,65 +27,13 @@ fn in_time(work: impl FnOnce() + Send + 'static) {
     }
 }
 
-fn failing(bad: &'static [usize]) -> Arc<MadeImages> {
+pub fn failing(bad: &'static [usize]) -> Arc<MadeImages> {
     Arc::new(MadeImages::with(8, move |index| {
         if bad.contains(&index) {
             return Err(Error::data("somewhere", format!("bad luck with {index}")));
         }
         Ok(())
     }))
-}
-
-#[test]
-fn a_bad_image_is_replaced_by_the_next_and_named_once() {
-    in_time(|| {
-        let make = train_views();
-        let mut augmenter = Augmenter::new(&make.augment);
-        let plain = MadeImages::new(8);
-        let mut runs = Vec::new();
-        for workers in [1, 4] {
-            let mut loader = loader(
-                failing(&[2, 3, 7]),
-                &config(8, workers),
-                Position::default(),
-            );
-            let batches = [loader.next_batch().unwrap(), loader.next_batch().unwrap()];
-            let mut named: Vec<_> = loader.take_skipped();
-            named.sort();
-            let text: Vec<String> = named
-                .iter()
-                .map(|(p, r)| format!("{}: {r}", p.display()))
-                .collect();
-            assert_eq!(
-                text,
-                [2, 3, 7].map(|i| format!("image {i}: bad luck with {i}"))
-            );
-            assert_eq!(loader.skipped(), 3);
-            assert!(loader.take_skipped().is_empty());
-            loader.next_batch().unwrap();
-            assert!(loader.take_skipped().is_empty());
-            runs.push(batches);
-        }
-        assert_eq!(runs[0], runs[1]);
-        let batch = &runs[0][1];
-        for (sample, shown) in [(2, 4), (3, 4), (7, 0), (5, 5)] {
-            let at = batch.samples.iter().position(|&s| s == sample).unwrap();
-            assert_eq!(
-                batch.labels[at],
-                plain.label(shown),
-                "the class of the image that is seen"
-            );
-            let image = plain.decode(shown).unwrap();
-            let size = [image.width(), image.height()];
-            let view = View::new(&make.augment, 5, 1, sample, 1, size);
-            augmenter.render(&image, &view).unwrap();
-            let mut expected = vec![0.0; make.augment.view_len()];
-            augmenter.write(&mut expected);
-            let start = at * expected.len();
-            let found = &values(&batch.views[1], 16)[start..start + expected.len()];
-            assert_eq!(found, expected, "sample {sample}");
-        }
-    });
 }
 
 #[test]

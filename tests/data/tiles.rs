@@ -5,6 +5,7 @@ use std::fs;
 use std::path::Path;
 use std::sync::Arc;
 
+use ibot::Error;
 use ibot::data::{
     AugmentConfig, Batch, FolderConfig, ImageFolder, ImageSource, Loader, LoaderConfig, Position,
     TileGrid, Tiles, TrainViews,
@@ -249,4 +250,31 @@ fn settings_of_tiles_that_cannot_be_are_refused() {
         ..config
     };
     assert!(refused(cached).contains("cannot be combined with folder.tile"));
+}
+
+/// A link to itself is no file for the system, as a share that is away: it is read again, and a damaged one is not.
+#[cfg(unix)]
+#[test]
+fn an_image_that_the_system_did_not_open_is_read_again() {
+    let folder = TempFolder::new();
+    three(&folder);
+    let tiles = Tiles::new(scan(&folder), TileGrid::new(40, 10));
+    let path = folder.0.join("a/1.png");
+    let aside = folder.0.join("aside");
+    fs::rename(&path, &aside).unwrap();
+    std::os::unix::fs::symlink(&path, &path).unwrap();
+    for index in [0, 1, 0] {
+        assert!(matches!(tiles.decode(index), Err(Error::Io { .. })));
+    }
+    fs::remove_file(&path).unwrap();
+    fs::rename(&aside, &path).unwrap();
+    assert!(tiles.decode(0).is_ok());
+    // what is damaged stays so for the tiles that follow
+    let path = folder.0.join("b/2.png");
+    let whole = fs::read(&path).unwrap();
+    fs::write(&path, &whole[..whole.len() / 2]).unwrap();
+    assert!(matches!(tiles.decode(6), Err(Error::Data { .. })));
+    fs::write(&path, &whole).unwrap();
+    assert!(tiles.decode(7).is_err());
+    assert_eq!(tiles.of_one_file(7), 6..10);
 }

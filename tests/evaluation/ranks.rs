@@ -179,3 +179,59 @@ fn ranks_whose_images_differ_or_are_all_broken_say_so() {
         assert!(error.contains("none of the 6 images"), "{error}");
     }
 }
+
+/// A rank that has nothing to compute, as its file server shows other times, would leave the others waiting.
+#[test]
+fn ranks_that_would_compute_other_images_say_so() {
+    let scratch = Scratch::new("embed-ranks-other-times");
+    scratch.images(6);
+    let work = Work {
+        model: scratch.model(2),
+        images: scratch.path("images"),
+        request: FolderRequest {
+            workers: 1,
+            ..FolderRequest::default()
+        },
+        tables: &[],
+        stop_after: usize::MAX,
+    };
+    let folder = work.folder();
+    let (all, _) = work.run(&SingleProcess, &folder).unwrap();
+    let device = select(BackendChoice::Flex, None).unwrap();
+    let model = Embedder::load(&work.model, &ModelOptions::default(), &device).unwrap();
+    let table = |rows: usize| {
+        let mut some = all.clone();
+        some.paths.truncate(rows);
+        some.stamps.truncate(rows);
+        some.set.labels.truncate(rows);
+        some.set.features.truncate(rows * all.set.width);
+        EmbeddingTable::new(some, model.hash())
+    };
+    // all known on one of them; some or none on the other
+    for rows in [[6, 5], [5, 6], [0, 6], [3, 2]] {
+        let errors = thread::scope(|scope| {
+            let ranks = LocalRanks::group(2).into_iter().zip(rows);
+            let (work, folder) = (&work, &folder);
+            let ranks = ranks.map(|(rank, rows)| {
+                let table = table(rows);
+                scope.spawn(move || {
+                    let work = Work {
+                        model: work.model.clone(),
+                        images: work.images.clone(),
+                        request: work.request,
+                        tables: std::slice::from_ref(&table),
+                        stop_after: usize::MAX,
+                    };
+                    work.run(&rank, folder).unwrap_err().to_string()
+                })
+            });
+            let ranks: Vec<_> = ranks.collect();
+            let errors = ranks.into_iter().map(|rank| rank.join().unwrap());
+            errors.collect::<Vec<String>>()
+        });
+        for error in errors {
+            let said = "images to compute, by their names and the sizes and times of their files, of rank 1 differ";
+            assert!(error.contains(said), "{rows:?}: {error}");
+        }
+    }
+}

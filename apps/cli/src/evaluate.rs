@@ -230,8 +230,8 @@ impl KnnArgs {
             .report(&self.shared.model, &mut source, "", |bank, queries| {
                 let scores = knn_report(bank, queries, &self.k, self.temperature)?;
                 let all = bank.labels.iter().flatten().count();
-                let found = scores.into_iter().map(|score| Found {
-                    classifier: voters(score.neighbors, all),
+                let found = self.k.iter().zip(scores).map(|(asked, score)| Found {
+                    classifier: voters(*asked, all),
                     chosen: None,
                     top1: score.top1,
                     top5: score.top5,

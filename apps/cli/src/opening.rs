@@ -169,8 +169,8 @@ impl Opening {
             counted(start.steps, "step"),
             self.config.batch_size,
         );
-        if start.made > 0 {
-            text += &format!(", from step {}", start.made);
+        if start.start_step > 0 {
+            text += &format!(", from step {}", start.start_step);
         }
         let plan = Plan::new(
             &self.config,

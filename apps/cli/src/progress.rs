@@ -203,7 +203,7 @@ impl Observer for Progress {
                 format!("k-NN accuracy before training: {percent:.1} % of {queries} test images");
             self.line(&titled("teacher", &text));
         }
-        *self.shown() = Shown::new(start.steps, start.made);
+        *self.shown() = Shown::new(start.steps, start.start_step);
         if self.is_terminal {
             self.bar.finish_and_clear();
             self.bar = bar(&self.shown);

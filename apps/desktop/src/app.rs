@@ -13,9 +13,9 @@ use super::background::Background;
 use super::details::Details;
 use super::gallery::Gallery;
 use super::grid::Grid;
-use super::model::Model;
+use super::model::{Model, holds_model};
+use super::run_log::Action;
 use super::thumbnails::Thumbnails;
-use super::told::Wish;
 use super::training::TrainingTab;
 
 /// Endings of model files.
@@ -45,7 +45,7 @@ enum Tab {
 
 /// What a file dialog selects.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-enum Asked {
+enum DialogFor {
     Folder,
     Model,
 }
@@ -60,14 +60,16 @@ pub struct Desktop {
     details: Details,
     training: TrainingTab,
     selected: Option<usize>,
-    dialog: Option<(Asked, Background<Option<PathBuf>>)>,
+    dialog: Option<(DialogFor, Background<Option<PathBuf>>)>,
     note: Option<String>,
     title: String,
+    /// Whether the window closes once the run has written its checkpoint.
+    is_closing: bool,
 }
 
 impl Desktop {
-    /// Nothing open yet; models and runs compute on `device`, runs use `recipe` unless the user picks another.
-    pub fn new(device: DeviceRequest, recipe: &str, note: Option<String>) -> Self {
+    /// Nothing open yet; models and runs compute on `device`, runs use `preset` unless the user picks another.
+    pub fn new(device: DeviceRequest, preset: &str) -> Self {
         Self {
             tab: Tab::Images,
             model: Model::none(device),
@@ -75,26 +77,36 @@ impl Desktop {
             grid: Grid::default(),
             thumbnails: None,
             details: Details::default(),
-            training: TrainingTab::new(recipe),
+            training: TrainingTab::new(preset),
             selected: None,
             dialog: None,
-            note,
+            note: None,
             title: String::new(),
+            is_closing: false,
         }
     }
 
-    /// Opens what is given.
-    pub fn open(&mut self, ctx: &Context, folder: Option<PathBuf>, model: Option<PathBuf>) {
-        if let Some(folder) = folder {
-            self.training.folder_opened(&folder);
-            self.gallery.open(ctx, folder);
-            self.grid = Grid::default();
-            self.thumbnails = Some(Thumbnails::new(ctx));
-            self.details.clear();
-            self.selected = None;
-        }
-        if let Some(model) = model {
-            self.model.open(model);
+    /// Opens a folder of images.
+    pub fn open_images(&mut self, ctx: &Context, folder: PathBuf) {
+        self.training.folder_opened(&folder);
+        self.gallery.open(ctx, folder);
+        self.grid = Grid::default();
+        self.thumbnails = Some(Thumbnails::new(ctx));
+        self.details.clear();
+        self.selected = None;
+    }
+
+    /// Opens a model; `encoder` is its timm name, for a file that does not say it.
+    pub fn open_model(&mut self, model: PathBuf, encoder: Option<String>) {
+        self.model.open(model, encoder);
+    }
+
+    /// Opens a folder that was dropped or chosen: of a model, or of images.
+    pub fn open_folder(&mut self, ctx: &Context, folder: PathBuf) {
+        if holds_model(&folder) {
+            self.open_model(folder, None);
+        } else {
+            self.open_images(ctx, folder);
         }
     }
 
@@ -104,9 +116,9 @@ impl Desktop {
         let dropped = ctx.input(|input| input.raw.dropped_files.clone());
         for path in dropped.into_iter().filter_map(|file| file.path) {
             if path.is_dir() {
-                self.open(ctx, Some(path), None);
+                self.open_folder(ctx, path);
             } else if is_model(&path) {
-                self.open(ctx, None, Some(path));
+                self.open_model(path, None);
             } else {
                 let name = printable(&path);
                 self.note = Some(format!("{name} is neither a folder nor a model file."));
@@ -125,21 +137,43 @@ impl Desktop {
         if let Some(thumbnails) = &mut self.thumbnails {
             thumbnails.receive(ctx, self.grid.visible());
         }
-        self.training.receive(ctx, self.model.device());
+        self.training.receive(ctx);
+        self.close_when_written(ctx);
         self.set_title(ctx);
     }
 
+    /// Keeps the window until a run that is being trained has written its checkpoint, so that a frame need not wait for it.
+    fn close_when_written(&mut self, ctx: &Context) {
+        let is_asked = ctx.input(|input| input.viewport().close_requested());
+        if is_asked && self.training.is_running() {
+            ctx.send_viewport_cmd(ViewportCommand::CancelClose);
+            self.training.stop();
+            self.is_closing = true;
+        }
+        if !self.is_closing || self.training.is_running() {
+            return;
+        }
+        if self.training.has_failed() {
+            // to be read before the window closes
+            self.is_closing = false;
+            self.tab = Tab::Training;
+        } else {
+            ctx.send_viewport_cmd(ViewportCommand::Close);
+        }
+    }
+
     fn receive_dialog(&mut self, ctx: &Context) {
-        let Some((asked, answer)) = &self.dialog else {
+        let Some((wanted, answer)) = &self.dialog else {
             return;
         };
-        let (asked, Some(answer)) = (*asked, answer.take()) else {
+        let (wanted, Some(answer)) = (*wanted, answer.take()) else {
             return;
         };
         self.dialog = None;
-        match (asked, answer.ok().flatten()) {
-            (Asked::Folder, folder) => self.open(ctx, folder, None),
-            (Asked::Model, model) => self.open(ctx, None, model),
+        match (wanted, answer.ok().flatten()) {
+            (DialogFor::Folder, Some(folder)) => self.open_folder(ctx, folder),
+            (DialogFor::Model, Some(model)) => self.open_model(model, None),
+            (_, None) => {}
         }
     }
 
@@ -170,10 +204,14 @@ impl Desktop {
 
     /// Draws it; dialogs belong to `frame`'s window.
     pub fn show(&mut self, ui: &mut Ui, frame: Option<&eframe::Frame>) {
-        let asked = self.keys(ui);
+        if self.is_closing {
+            show_closing(ui);
+            return;
+        }
+        let wanted = self.keys(ui);
         let clicked = Panel::top("top").show(ui, |ui| self.show_top(ui)).inner;
-        if let Some(asked) = asked.or(clicked) {
-            self.ask(ui.ctx(), asked, frame);
+        if let Some(wanted) = wanted.or(clicked) {
+            self.ask(ui.ctx(), wanted, frame);
         }
         Panel::bottom("state").show(ui, |ui| self.show_state(ui));
         match self.tab {
@@ -181,11 +219,15 @@ impl Desktop {
             Tab::Training => {
                 let device = self.model.device().clone();
                 match self.training.show(ui, &self.gallery, &device) {
-                    Some(Wish::Model(model)) => {
+                    Some(Action::Model(model)) => {
                         self.tab = Tab::Images;
-                        self.open(ui.ctx(), None, Some(model));
+                        self.open_model(model, None);
                     }
-                    Some(Wish::Device(device)) => self.move_to(device),
+                    Some(Action::Device(device)) => self.move_to(device),
+                    Some(Action::ResumeAnyway) => {
+                        self.training
+                            .resume_anyway(ui.ctx(), &self.gallery, &device);
+                    }
                     None => {}
                 }
             }
@@ -200,7 +242,7 @@ impl Desktop {
         self.model.move_to(device);
     }
 
-    fn keys(&mut self, ui: &Ui) -> Option<Asked> {
+    fn keys(&mut self, ui: &Ui) -> Option<DialogFor> {
         let pressed = |keys: &KeyboardShortcut| ui.input_mut(|input| input.consume_shortcut(keys));
         if let Some((tab, ..)) = TABS.iter().find(|(_, _, keys)| pressed(keys)) {
             self.tab = *tab;
@@ -212,24 +254,24 @@ impl Desktop {
             ui.ctx().send_viewport_cmd(ViewportCommand::Close);
         }
         if pressed(&OPEN_FOLDER) {
-            return Some(Asked::Folder);
+            return Some(DialogFor::Folder);
         }
-        pressed(&OPEN_MODEL).then_some(Asked::Model)
+        pressed(&OPEN_MODEL).then_some(DialogFor::Model)
     }
 
-    fn show_top(&mut self, ui: &mut Ui) -> Option<Asked> {
-        let mut asked = None;
+    fn show_top(&mut self, ui: &mut Ui) -> Option<DialogFor> {
+        let mut wanted = None;
         ui.horizontal_wrapped(|ui| {
             for (what, text, keys) in [
-                (Asked::Folder, "Open folder…", OPEN_FOLDER),
-                (Asked::Model, "Open model…", OPEN_MODEL),
+                (DialogFor::Folder, "Open folder…", OPEN_FOLDER),
+                (DialogFor::Model, "Open model…", OPEN_MODEL),
             ] {
                 let button = ui.button(text);
                 if button
                     .on_hover_text(ui.ctx().format_shortcut(&keys))
                     .clicked()
                 {
-                    asked = Some(what);
+                    wanted = Some(what);
                 }
             }
             ui.separator();
@@ -240,10 +282,10 @@ impl Desktop {
             ui.separator();
             egui::widgets::global_theme_preference_buttons(ui);
         });
-        asked
+        wanted
     }
 
-    fn ask(&mut self, ctx: &Context, asked: Asked, frame: Option<&eframe::Frame>) {
+    fn ask(&mut self, ctx: &Context, wanted: DialogFor, frame: Option<&eframe::Frame>) {
         if self.dialog.is_some() {
             return;
         }
@@ -252,15 +294,15 @@ impl Desktop {
             dialog = dialog.set_parent(frame);
         }
         // created on the main thread, as macOS requires; awaited on another
-        let answer: std::pin::Pin<Box<dyn Future<Output = _> + Send>> = match asked {
-            Asked::Folder => Box::pin(dialog.set_title("Images").pick_folder()),
-            Asked::Model => {
+        let answer: std::pin::Pin<Box<dyn Future<Output = _> + Send>> = match wanted {
+            DialogFor::Folder => Box::pin(dialog.set_title("Images").pick_folder()),
+            DialogFor::Model => {
                 let dialog = dialog.set_title("Model");
                 Box::pin(dialog.add_filter("models", &MODELS).pick_file())
             }
         };
         let wait = move || pollster::block_on(answer).map(|file| file.path().to_path_buf());
-        self.dialog = Some((asked, Background::start(ctx, wait)));
+        self.dialog = Some((wanted, Background::start(ctx, wait)));
     }
 
     fn show_state(&mut self, ui: &mut Ui) {
@@ -296,6 +338,17 @@ impl Desktop {
             self.grid.show(ui, &images, thumbnails, &mut self.selected);
         });
     }
+}
+
+/// In place of everything else, while a run writes its checkpoint.
+fn show_closing(ui: &mut Ui) {
+    CentralPanel::default().show(ui, |ui| {
+        ui.vertical_centered(|ui| {
+            ui.add_space(ui.available_height() / 3.0);
+            ui.spinner();
+            ui.label("Writing a checkpoint. The window closes when it is written.");
+        });
+    });
 }
 
 /// Whether a file is a model by its name.

@@ -1,16 +1,17 @@
 //! The open folder: its images, and their features as they are computed.
 
+use std::collections::BTreeSet;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use eframe::egui::{Context, ProgressBar, Ui};
 use ibot::app::{EmbedRequest, ImageFeatures, Job};
-use ibot::data::{FolderConfig, ImageFolder, ImageSource as _};
+use ibot::data::{FolderConfig, ImageFolder, ImageSource as _, parts_of};
 use ibot::error::{Error, Result, counted, printable};
 use ibot::eval::nearest;
 
 use super::background::Background;
-use super::model::Model;
+use super::model::{Model, Origin};
 
 /// Features are stored in blocks of so many images.
 const BLOCK: usize = 1024;
@@ -22,14 +23,54 @@ pub type Neighbor = (usize, f32);
 #[derive(Default)]
 pub struct Gallery {
     folder: Option<PathBuf>,
-    scanning: Option<Background<Result<ImageFolder>>>,
+    scanning: Option<Background<Result<(ImageFolder, TrainingImages)>>>,
     images: Arc<Vec<PathBuf>>,
-    classes: usize,
+    to_train_on: TrainingImages,
     /// What was left out, or went wrong.
     message: Option<String>,
     embedding: Option<Job<Vec<Result<ImageFeatures>>>>,
     features: Features,
+    /// What made the features; none before the first.
+    origin: Option<Origin>,
     unreadable: usize,
+}
+
+/// The images that a run trains on: all of a folder, or those of its part `train`, as `ibot train` takes them.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct TrainingImages {
+    /// Where they are.
+    pub source: PathBuf,
+    pub count: usize,
+    /// Their folders of the first level.
+    pub classes: usize,
+    /// Whether the folder has other parts, which are left out.
+    pub is_part: bool,
+}
+
+impl TrainingImages {
+    /// Those of a folder that was scanned.
+    ///
+    /// # Errors
+    /// Where the folder cannot be listed.
+    pub fn of(folder: &Path, scanned: &ImageFolder) -> Result<Self> {
+        let Some(parts) = parts_of(folder)? else {
+            return Ok(Self {
+                source: folder.to_path_buf(),
+                count: scanned.len(),
+                classes: scanned.classes().len(),
+                is_part: false,
+            });
+        };
+        let is_of_part = |index: &usize| scanned.name(*index).starts_with(&parts.train);
+        let indices: Vec<usize> = (0..scanned.len()).filter(is_of_part).collect();
+        let labels = indices.iter().filter_map(|index| scanned.label(*index));
+        Ok(Self {
+            classes: labels.collect::<BTreeSet<_>>().len(),
+            count: indices.len(),
+            is_part: indices.len() < scanned.len(),
+            source: parts.train,
+        })
+    }
 }
 
 /// The features so far. A clone shares them, for a search on another thread.
@@ -78,7 +119,11 @@ impl Features {
         let mut found = Vec::new();
         let mut first = 0;
         for block in &self.blocks {
-            let near = nearest(block, self.width, query, count + 1).into_iter();
+            // one that cannot be read is like none, and takes no one's place
+            let is_zero = |row: &[f32]| row.iter().all(|x| *x == 0.0);
+            let zeros = block.chunks_exact(width).filter(|row| is_zero(row)).count();
+            let near = nearest(block, self.width, query, count + 1 + zeros).into_iter();
+            let near = near.filter(|(row, _)| !is_zero(&block[row * width..][..width]));
             found.extend(near.map(|(row, likeness)| (first + row, likeness)));
             first += block.len() / width;
         }
@@ -94,7 +139,11 @@ impl Gallery {
     /// Scans a folder for images, in place of the one before.
     pub fn open(&mut self, ctx: &Context, folder: PathBuf) {
         let scanned = folder.clone();
-        let scan = move || ImageFolder::scan(&scanned, &FolderConfig::default());
+        let scan = move || {
+            let found = ImageFolder::scan(&scanned, &FolderConfig::default())?;
+            let to_train_on = TrainingImages::of(&scanned, &found)?;
+            Ok((found, to_train_on))
+        };
         *self = Self {
             scanning: Some(Background::start(ctx, scan)),
             folder: Some(folder),
@@ -112,9 +161,9 @@ impl Gallery {
         self.images.clone()
     }
 
-    /// Its folders of the first level.
-    pub fn classes(&self) -> usize {
-        self.classes
+    /// Those that a run trains on.
+    pub fn to_train_on(&self) -> &TrainingImages {
+        &self.to_train_on
     }
 
     /// Whether the images of a folder were found since the last call.
@@ -124,10 +173,10 @@ impl Gallery {
         };
         self.scanning = None;
         match found {
-            Ok(Ok(folder)) => {
+            Ok(Ok((folder, to_train_on))) => {
                 let paths = (0..folder.len()).map(|index| folder.name(index));
                 self.images = Arc::new(paths.collect());
-                self.classes = folder.classes().len();
+                self.to_train_on = to_train_on;
                 let skipped = folder.summary().skipped.len();
                 self.message =
                     (skipped > 0).then(|| format!("{} skipped", counted(skipped, "file")));
@@ -139,16 +188,28 @@ impl Gallery {
         false
     }
 
-    /// Begins to embed all images.
+    /// Embeds all images, or goes on after those that the same model has embedded, on whichever device.
     pub fn embed(&mut self, ctx: &Context, model: &Model) {
         let Some((handle, info)) = model.ready() else {
             return;
         };
-        self.features = Features::new(info.width);
-        self.unreadable = 0;
+        let origin = model.origin();
+        let before = self.embedding.take();
+        if self.origin.is_some() && self.origin == origin {
+            let finished = before.map(|mut job| job.take_finished());
+            self.add(finished.unwrap_or_default());
+        } else {
+            self.features = Features::new(info.width);
+            self.unreadable = 0;
+            self.origin = origin;
+        }
+        let rest = self.images.get(self.features.len()..).unwrap_or_default();
+        if rest.is_empty() {
+            return;
+        }
         let ctx = ctx.clone();
-        let request = EmbedRequest::new(self.images.iter().map(PathBuf::as_path))
-            .on_progress(move |_| ctx.request_repaint());
+        let request = EmbedRequest::new(rest.iter().map(PathBuf::as_path));
+        let request = request.on_progress(move |_| ctx.request_repaint());
         self.embedding = Some(handle.embed(request));
     }
 
@@ -159,7 +220,7 @@ impl Gallery {
         }
     }
 
-    /// Takes the features that are done, and an error of the device.
+    /// Takes the features that are done, and an error of the device or of the model's file.
     pub fn receive_features(&mut self, model: &mut Model) {
         let Some(mut job) = self.embedding.take() else {
             return;
@@ -170,7 +231,7 @@ impl Gallery {
             None => self.embedding = Some(job),
             Some(Ok(rest)) => self.add(rest),
             Some(Err(Error::Stopped)) => {}
-            Some(Err(error @ Error::Device(_))) => model.fail(&error),
+            Some(Err(error @ (Error::Device(_) | Error::Weights { .. }))) => model.fail(&error),
             Some(Err(error)) => self.message = Some(error.to_string()),
         }
     }

@@ -5,7 +5,8 @@
 //! - `app`: the window; `gpu`: what it is drawn on, and what models compute on
 //! - `model`: the model behind it; `gallery`: the folder and its features; `failure`: a device that failed, and others
 //! - `details`: the selected image; `neighbors`: those like it
-//! - `training`: a run; `told`: its events; `curve`: its numbers
+//! - `training`: a run; `run_settings`: what it is started with; `run_log`: its events; `curve`: its numbers
+//! - `words`: messages of the library, as the window says them
 //! - `grid`, `thumbnails`: the folder on the screen; `background`: work that must not hold up a frame
 
 mod app;
@@ -18,6 +19,8 @@ mod gpu;
 mod grid;
 mod model;
 mod neighbors;
+mod run_log;
+mod run_settings;
 #[cfg(test)]
 #[allow(
     clippy::unwrap_used,
@@ -26,8 +29,8 @@ mod neighbors;
 )]
 mod tests;
 mod thumbnails;
-mod told;
 mod training;
+mod words;
 
 use std::path::PathBuf;
 use std::process::ExitCode;
@@ -39,7 +42,7 @@ use eframe::{NativeOptions, Renderer};
 use ibot::device::BackendChoice;
 
 use app::Desktop;
-use training::{CHOSEN, recipes};
+use run_settings::{CHOSEN, presets};
 
 /// burn allocates each result; mimalloc does that fastest.
 #[global_allocator]
@@ -51,15 +54,18 @@ static ALLOCATOR: mimalloc::MiMalloc = mimalloc::MiMalloc;
 struct Arguments {
     /// Image folder.
     folder: Option<PathBuf>,
-    /// Model file.
+    /// Model file, or folder of a model.
     #[arg(long)]
     model: Option<PathBuf>,
-    /// Where models compute: `auto` takes the window's GPU if it is a real one, else the CPU.
+    /// timm name of the model's encoder, for a file that does not say it.
+    #[arg(long, value_name = "NAME", requires = "model")]
+    encoder: Option<String>,
+    /// Where models and runs compute: `auto` takes the GPU if there is a real one, else the CPU.
     #[arg(long, value_name = "auto|wgpu|flex|ndarray", default_value = "auto")]
     backend: BackendChoice,
     /// Settings selected in the Training tab: a preset, or those chosen for the images and the device.
-    #[arg(long, default_value = CHOSEN, value_parser = PossibleValuesParser::new(recipes()))]
-    recipe: String,
+    #[arg(long, alias = "recipe", default_value = CHOSEN, value_parser = PossibleValuesParser::new(presets()))]
+    preset: String,
 }
 
 impl eframe::App for Desktop {
@@ -74,8 +80,8 @@ impl eframe::App for Desktop {
 
 fn main() -> ExitCode {
     let arguments = Arguments::parse();
-    let opened = match gpu::open(arguments.backend) {
-        Ok(opened) => opened,
+    let window = match gpu::of_window() {
+        Ok(window) => window,
         Err(error) => {
             eprintln!("error: {error}");
             return ExitCode::FAILURE;
@@ -89,19 +95,21 @@ fn main() -> ExitCode {
             .with_min_inner_size([720.0, 480.0]),
         ..NativeOptions::default()
     };
-    options.wgpu_options.wgpu_setup = opened.window;
+    options.wgpu_options.wgpu_setup = window;
     let start = move |creation: &eframe::CreationContext<'_>| {
-        let mut desktop = Desktop::new(opened.device, &arguments.recipe, opened.note);
-        desktop.open(&creation.egui_ctx, arguments.folder, arguments.model);
+        let mut desktop = Desktop::new(arguments.backend.into(), &arguments.preset);
+        if let Some(folder) = arguments.folder {
+            desktop.open_images(&creation.egui_ctx, folder);
+        }
+        if let Some(model) = arguments.model {
+            desktop.open_model(model, arguments.encoder);
+        }
         Ok(Box::new(desktop) as Box<dyn eframe::App>)
     };
     match eframe::run_native("ibot-desktop", options, Box::new(start)) {
         Ok(()) => ExitCode::SUCCESS,
         Err(error) => {
-            eprintln!(
-                "error: cannot open a window: {error}; with --backend flex, models compute on the CPU and the window chooses its own \
-                 GPU"
-            );
+            eprintln!("error: cannot open a window: {error}");
             ExitCode::FAILURE
         }
     }

@@ -3,17 +3,21 @@
 use std::path::PathBuf;
 use std::time::{Duration, Instant};
 
-use eframe::egui::{Key, Ui};
+use eframe::egui::accesskit::{Action, ActionData, ActionRequest};
+use eframe::egui::{Event, Key, Ui};
 use egui_kittest::Harness;
 use egui_kittest::kittest::{NodeT as _, Queryable as _};
 use ibot::app::DeviceRequest;
 use ibot::device::BackendChoice;
 
 use super::app::Desktop;
-use super::training::CHOSEN;
+use super::run_settings::CHOSEN;
 
 mod devices;
+mod models;
 mod parts;
+mod runs;
+mod settings;
 #[allow(dead_code, reason = "made for more than these tests")]
 #[path = "../../../tests/tiny_model/mod.rs"]
 mod tiny_model;
@@ -33,12 +37,17 @@ fn window_on(device: DeviceRequest, folder: Option<PathBuf>, model: Option<PathB
     let mut given = Some((folder, model));
     let show = move |ui: &mut Ui, desktop: &mut Desktop| {
         if let Some((folder, model)) = given.take() {
-            desktop.open(ui.ctx(), folder, model);
+            if let Some(folder) = folder {
+                desktop.open_images(ui.ctx(), folder);
+            }
+            if let Some(model) = model {
+                desktop.open_model(model, None);
+            }
         }
         desktop.receive(ui.ctx());
         desktop.show(ui, None);
     };
-    let desktop = Desktop::new(device, "small-data", None);
+    let desktop = Desktop::new(device, "small-data");
     let builder = Harness::builder().with_size([1200.0, 800.0]);
     builder.build_ui_state(show, desktop)
 }
@@ -70,6 +79,25 @@ fn press(window: &mut Window, key: Key) {
     window.key_press(key);
     window.step();
     window.step();
+}
+
+/// The number in a field.
+fn number(window: &Window, label: &str) -> Option<f64> {
+    let field = window.get_by_label(label);
+    field.accesskit_node().numeric_value()
+}
+
+/// Writes a number into a field.
+fn set_number(window: &mut Window, label: &str, number: f64) {
+    let (target_node, target_tree) = window.get_by_label(label).accesskit_node().locate();
+    window.event(Event::AccessKitActionRequest(ActionRequest {
+        action: Action::SetValue,
+        target_tree,
+        target_node,
+        data: Some(ActionData::NumericValue(number)),
+    }));
+    window.run_steps(2);
+    assert_eq!(self::number(window, label), Some(number));
 }
 
 /// The images in the grid that are said to be selected.
@@ -123,21 +151,67 @@ fn images_are_embedded_and_looked_at_by_keyboard_and_mouse() {
     until_said(&mut window, "with patch features");
 }
 
+/// How many of 400 images are embedded, as the window says it.
+fn done_of_400(window: &Window) -> Option<usize> {
+    let said = window.query_all_by_label_contains("embedded");
+    let labels = said.filter_map(|node| {
+        let node = node.accesskit_node();
+        node.label().or_else(|| node.value())
+    });
+    let done = labels.filter_map(|label| match label.strip_prefix("400 images, ") {
+        Some(rest) => rest.strip_suffix(" embedded")?.parse().ok(),
+        None => label.strip_suffix(" of 400 embedded")?.parse().ok(),
+    });
+    done.max()
+}
+
+/// Some of 400 images embedded, and then the embedding cancelled; how many that is.
+#[track_caller]
+fn cancelled(window: &mut Window) -> usize {
+    until(window, "some are embedded", |window| {
+        done_of_400(window).is_some_and(|done| done > 0)
+    });
+    press(window, Key::Escape);
+    until_said(window, "400 images, ");
+    let done = done_of_400(window).unwrap();
+    assert!((1..400).contains(&done), "cancelled too late to tell");
+    done
+}
+
+#[track_caller]
+fn until_all_400(window: &mut Window, from: usize) {
+    until(window, "all embedded", |window| {
+        let done = done_of_400(window);
+        assert!(done.is_none_or(|done| done >= from), "{done:?} < {from}");
+        done == Some(400)
+    });
+}
+
 #[test]
 fn a_cancelled_embedding_keeps_what_is_done_and_goes_on_when_asked() {
     let scratch = Scratch::new("desktop-cancel");
     let images = scratch.images(400);
     let mut window = window(folder_of(&images), Some(scratch.model(12)));
-    until_said(&mut window, "of 400 embedded");
-    press(&mut window, Key::Escape);
-    until_said(&mut window, "400 images, ");
-    let is_done = |window: &Window| {
-        let all = window.query_by_label_contains("400 images, 400 embedded");
-        all.is_some()
-    };
-    assert!(!is_done(&window), "cancelled too late to tell");
+    let done = cancelled(&mut window);
     window.get_by_label("Embed").click();
-    until(&mut window, "all embedded", is_done);
+    until_all_400(&mut window, done);
+}
+
+/// As after a device that failed: the same file is loaded again.
+#[test]
+fn the_same_model_goes_on_and_another_one_starts_over() {
+    let scratch = Scratch::new("desktop-again");
+    let images = scratch.images(400);
+    let model = scratch.model(12);
+    let mut window = window(folder_of(&images), Some(model.clone()));
+    let done = cancelled(&mut window);
+    window.state_mut().open_model(model, None);
+    until_all_400(&mut window, done);
+    window.state_mut().open_model(scratch.model(11), None);
+    until(&mut window, "another model starts over", |window| {
+        done_of_400(window).is_some_and(|done| done < 400)
+    });
+    until_all_400(&mut window, 0);
 }
 
 #[test]
@@ -163,26 +237,22 @@ fn settings_are_chosen_for_the_images_and_the_device() {
     until_said(&mut window, "12 images, 0 embedded");
     window.get_by_label("Training").click();
     window.step();
-    window.get_by_label("Recipe").click();
+    window.get_by_label("Preset").click();
     window.run_steps(3);
     assert!(window.query_by_label("adapt").is_none());
     window.get_by_label(CHOSEN).click();
     window.run_steps(3);
-    let number = |label: &str| {
-        let node = window.get_by_label(label);
-        node.accesskit_node().numeric_value()
-    };
-    assert_eq!(number("Images per step"), Some(12.0));
-    assert_eq!(number("Epochs"), Some(100.0));
+    assert_eq!(number(&window, "Batch size"), Some(12.0));
+    assert_eq!(number(&window, "Epochs"), Some(100.0));
 }
 
-/// Starts a run of the recipe `demo` on the 12 images of the window.
+/// Starts a run of the preset `demo` on the 12 images of the window.
 #[track_caller]
 fn start_demo(window: &mut Window) {
     until_said(window, "12 images, 0 embedded");
     window.get_by_label("Training").click();
     window.step();
-    window.get_by_label("Recipe").click();
+    window.get_by_label("Preset").click();
     window.run_steps(3);
     window.get_by_label("demo").click();
     window.run_steps(3);
@@ -196,6 +266,8 @@ fn a_run_is_started_paused_stopped_and_looked_through() {
     let mut window = window(folder_of(&images), None);
     start_demo(&mut window);
     until_said(&mut window, "of 2000");
+    // the first check comes later
+    assert!(window.query_by_label_contains("Health").is_none());
     window.get_by_label("Pause").click();
     until_said(&mut window, "paused after step ");
     window.get_by_label("Resume").click();

@@ -8,14 +8,17 @@ use ibot::app::{
     ModelInfo,
 };
 use ibot::backbone::Normalization;
+use ibot::data::ValueRange;
 use ibot::device::BackendChoice;
 use ibot::files::model::{ModelOptions, ModelSource};
+use ibot::precision::Precision;
 use ibot::{Error, Result};
 use image::{GrayImage, RgbImage, RgbaImage};
 use pyo3::prelude::*;
 use pyo3::pybacked::PyBackedBytes;
 use pyo3::types::PyByteArray;
 
+use crate::choice::choice;
 use crate::errors::raised;
 use crate::waiting::result_of;
 
@@ -54,19 +57,14 @@ enum Output {
     Attention,
 }
 
-impl Output {
-    fn named(name: &str) -> Result<Self> {
-        match name {
-            "cls" => Ok(Self::Cls),
-            "patches" => Ok(Self::Patches),
-            "attention" => Ok(Self::Attention),
-            _ => {
-                let remedy = "must be one of cls, patches, attention";
-                Err(Error::config("output", name, remedy))
-            }
-        }
-    }
+/// The words of `output`.
+const OUTPUTS: &[(&str, Output)] = &[
+    ("cls", Output::Cls),
+    ("patches", Output::Patches),
+    ("attention", Output::Attention),
+];
 
+impl Output {
     fn request(self, images: Vec<ImageInput>) -> EmbedRequest {
         let request = EmbedRequest::new(images);
         match self {
@@ -122,7 +120,7 @@ impl Drop for Embedder {
 #[pymethods]
 impl Embedder {
     #[new]
-    #[pyo3(signature = (model, *, backend, device, encoder, image_size, normalization, batch_size))]
+    #[pyo3(signature = (model, *, backend, device, encoder, image_size, normalization, range, max_pixels, precision, batch_size))]
     #[allow(clippy::too_many_arguments, reason = "Python's keywords")]
     fn new(
         py: Python<'_>,
@@ -132,21 +130,29 @@ impl Embedder {
         encoder: Option<String>,
         image_size: Option<usize>,
         normalization: Option<String>,
+        range: &str,
+        max_pixels: u64,
+        precision: &str,
         batch_size: usize,
     ) -> PyResult<Self> {
         let start = || -> Result<EmbedderHandle> {
-            let local = ModelSource::from(model).resolve()?;
+            // wrong arguments are told before a model is downloaded
             let normalization = normalization.as_deref().map(normalization_of).transpose()?;
+            let range = range_of(range)?;
+            let precision = precision.parse::<Precision>()?;
+            let local = ModelSource::from(model).resolve()?;
             let config = EmbedderConfig {
                 options: ModelOptions {
                     encoder,
                     image_size,
                     normalization,
+                    range,
+                    precision,
                     described: local.described,
-                    ..ModelOptions::default()
                 },
                 device: DeviceRequest::Choose(backend.parse::<BackendChoice>()?, device),
                 batch_size,
+                max_pixels,
                 // nobody draws frames on this device
                 batch_time: None,
                 ..EmbedderConfig::new(local.file)
@@ -176,7 +182,7 @@ impl Embedder {
         output: &str,
         on_progress: Option<&Bound<'py, PyAny>>,
     ) -> PyResult<Computed<'py>> {
-        let output = Output::named(output).map_err(raised)?;
+        let output = choice("output", output, OUTPUTS).map_err(raised)?;
         // other threads of Python go on while pixels are copied
         let images = py.detach(|| images.into_iter().map(Given::image).collect::<Result<_>>());
         let images = images.map_err(raised)?;
@@ -240,6 +246,11 @@ impl Embedder {
 
 fn normalization_of(text: &str) -> Result<Normalization> {
     let wrong = |reason: String| Error::config("normalization", text, reason);
+    text.parse().map_err(wrong)
+}
+
+fn range_of(text: &str) -> Result<ValueRange> {
+    let wrong = |reason: String| Error::config("range", text, reason);
     text.parse().map_err(wrong)
 }
 

@@ -1,17 +1,19 @@
-//! The events of a run as JSON, each with its name under `event`.
+//! The events of a run as JSON, each with its name under `event`; texts in the words of `ibot_train`.
 
 use ibot::app::TrainingEvent;
 use ibot::error::printable;
 use serde_json::{Value, json};
 
+use crate::errors::in_python;
+
 /// An event as an object.
 pub fn as_json(event: &TrainingEvent) -> Value {
     match event {
-        TrainingEvent::Note(text) => json!({ "event": "note", "text": text }),
+        TrainingEvent::Note(text) => json!({ "event": "note", "text": in_python(text) }),
         TrainingEvent::Started(start) => json!({
             "event": "started",
             "steps": start.steps,
-            "made": start.made,
+            "start_step": start.start_step,
             "epochs": start.epochs,
             "steps_per_epoch": start.steps_per_epoch,
             "images": start.images,
@@ -27,7 +29,9 @@ pub fn as_json(event: &TrainingEvent) -> Value {
             event
         }
         TrainingEvent::Anomalies { step, anomalies } => {
-            let texts: Vec<String> = anomalies.iter().map(ToString::to_string).collect();
+            let texts: Vec<String> = (anomalies.iter())
+                .map(|anomaly| in_python(&anomaly.to_string()))
+                .collect();
             json!({ "event": "anomaly", "step": step, "anomalies": texts })
         }
         TrainingEvent::RolledBack(step) => json!({ "event": "rolled_back", "step": step }),
@@ -40,7 +44,7 @@ pub fn as_json(event: &TrainingEvent) -> Value {
         TrainingEvent::Cancelled { step, run } => {
             json!({ "event": "cancelled", "step": step, "run": printable(run) })
         }
-        TrainingEvent::Failed(error) => json!({ "event": "failed", "error": error }),
+        TrainingEvent::Failed(error) => json!({ "event": "failed", "error": in_python(error) }),
     }
 }
 

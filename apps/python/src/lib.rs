@@ -1,10 +1,11 @@
 //! The extension module `ibot_train._native`: what the Python package ibot-train calls.
 //!
-//! - `embedder`: a model on a thread of its own; `training`: a run on one, and its `events` as JSON
+//! - `embedder`: a model on a thread of its own; `training`: a run on one, and its `events` as JSON; `choice`: words as arguments
 //! - `errors`: the library's errors as Python's exceptions, with the same text; `waiting`: Ctrl-C while Rust works
 //!
 //! Names, defaults and documentation are those of `python/ibot_train`; nothing here is for users.
 
+mod choice;
 mod embedder;
 mod errors;
 mod events;
@@ -17,6 +18,7 @@ use pyo3::prelude::*;
 #[pymodule]
 mod _native {
     use std::ffi::OsString;
+    use std::path::PathBuf;
 
     use pyo3::prelude::*;
 
@@ -38,6 +40,13 @@ mod _native {
     #[pyfunction]
     fn command(py: Python<'_>, arguments: Vec<OsString>) {
         py.detach(|| ibot_cli::main(&arguments));
+    }
+
+    /// The model file of a run to use: the best teacher of a run that keeps one, else the last.
+    #[pyfunction]
+    fn teacher(run: PathBuf) -> OsString {
+        let last = || run.join("teacher.safetensors");
+        ibot::train::best_teacher(&run).unwrap_or_else(last).into()
     }
 
     /// The GPUs that wgpu sees, as a JSON array.

@@ -8,14 +8,16 @@ use std::sync::atomic::AtomicBool;
 use ibot::app::{TrainingConfig, TrainingHandle};
 use ibot::data::{ImageFolder, parts_of};
 use ibot::device::{BackendChoice, Selected, select};
+use ibot::files::checkpoint::Keep;
 use ibot::files::model::{LocalModel, ModelSource, Normalized};
 use ibot::train::plan::Choosable;
 use ibot::train::presets::{STABLE_PRETRAINING, preset};
 use ibot::train::recommended::{StartFrom, recommended_with, training_examples};
-use ibot::train::{Interval, RunConfig, RunRecord, RunRequest};
+use ibot::train::{Interval, PretrainedParts, RunConfig, RunRecord, RunRequest};
 use ibot::{Error, Result};
 use pyo3::prelude::*;
 
+use crate::choice::{ON_ANOMALY, ON_DEVICE_LOST, PRETRAINED_PARTS, choice};
 use crate::errors::raised;
 use crate::events::as_json;
 use crate::waiting::{LOOK, done};
@@ -32,9 +34,13 @@ struct Request {
     config: Option<PathBuf>,
     encoder: Option<String>,
     pretrained: Option<OsString>,
+    pretrained_parts: String,
     val: Option<PathBuf>,
     knn_every: usize,
     checkpoint_every: String,
+    keep: usize,
+    on_anomaly: String,
+    on_device_lost: String,
     backend: String,
     device: Option<String>,
     allow_changes: bool,
@@ -42,26 +48,57 @@ struct Request {
 
 impl Request {
     fn resolved(self, stop: &AtomicBool) -> Result<RunRequest> {
-        let pretrained = self.pretrained.clone().map(ModelSource::from);
-        let pretrained = pretrained.map(|of| of.resolve()).transpose()?;
+        // wrong arguments are told before weights are downloaded
         let checkpoint_every = self.checkpoint_every.parse::<Interval>()?;
         let backend = self.backend.parse::<BackendChoice>()?;
+        let keep = self.kept()?;
+        let on_anomaly = choice("on_anomaly", &self.on_anomaly, ON_ANOMALY)?;
+        let on_device_lost = choice("on_device_lost", &self.on_device_lost, ON_DEVICE_LOST)?;
+        let pretrained_parts = self.parts()?;
+        let pretrained = self.pretrained.clone().map(ModelSource::from);
+        let pretrained = pretrained.map(|of| of.resolve()).transpose()?;
         let selected = select(backend, self.device.as_deref())?;
         let sources = self.sources()?;
         if sources.is_empty() {
             return Err(Error::config("data", "[]", "give an image folder"));
         }
-        let (base, scanned) = self.base(&sources, pretrained.as_ref(), &selected, stop)?;
+        let weights = pretrained.as_ref().map(|file| (file, pretrained_parts));
+        let (base, scanned) = self.base(&sources, weights, &selected, stop)?;
         let config = self.applied_to(base, pretrained.as_ref())?.resolved()?;
         Ok(RunRequest {
             scanned,
             pretrained: pretrained.map(|local| local.file),
+            pretrained_parts,
             val: self.val,
             knn_every: self.knn_every,
             checkpoint_every,
+            keep,
+            on_anomaly,
+            on_device_lost,
             allow_changes: self.allow_changes,
             ..RunRequest::new(config, sources, self.out, selected)
         })
+    }
+
+    fn kept(&self) -> Result<Keep> {
+        if self.keep == 0 {
+            return Err(Error::config("keep", 0, "give 1 or more"));
+        }
+        Ok(Keep {
+            last: self.keep,
+            ..Keep::default()
+        })
+    }
+
+    /// What is loaded of the weights.
+    fn parts(&self) -> Result<PretrainedParts> {
+        let parts = choice("pretrained_parts", &self.pretrained_parts, PRETRAINED_PARTS)?;
+        if parts != PretrainedParts::default() && self.pretrained.is_none() {
+            let remedy = "needs weights: name their file with `pretrained`";
+            let given = &self.pretrained_parts;
+            return Err(Error::config("pretrained_parts", given, remedy));
+        }
+        Ok(parts)
     }
 
     /// The folders to train on: of a data set in parts, the part `train`.
@@ -78,10 +115,11 @@ impl Request {
     fn base(
         &self,
         sources: &[PathBuf],
-        pretrained: Option<&LocalModel>,
+        weights: Option<(&LocalModel, PretrainedParts)>,
         selected: &Selected,
         stop: &AtomicBool,
     ) -> Result<(RunConfig, Option<Arc<ImageFolder>>)> {
+        let pretrained = weights.map(|(file, _)| file);
         if let Some(name) = &self.preset {
             return Ok((preset(name)?, None));
         }
@@ -99,8 +137,10 @@ impl Request {
         let model = |config: RunConfig| (config.method.encoder_name, config.method.vit);
         let names_model = given.method.image_size != RunConfig::default().method.image_size
             || model(given.clone()) != model(RunConfig::default());
-        let from = match (pretrained, names_model) {
-            (Some(_), _) => StartFrom::Backbone,
+        let parts = weights.map(|(_, parts)| parts);
+        let from = match (parts, names_model) {
+            (Some(PretrainedParts::All), _) => StartFrom::Heads,
+            (Some(PretrainedParts::Backbone), _) => StartFrom::Backbone,
             (None, true) => StartFrom::NamedModel {
                 patch_size: given.method.backbone()?.patch_size,
             },

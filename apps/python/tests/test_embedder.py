@@ -7,6 +7,7 @@ import threading
 import tracemalloc
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
@@ -78,6 +79,49 @@ def test_an_array_or_a_series_of_one_dimension_is_several_images(embedder: Embed
 def test_images_of_more_than_8_bits_are_refused(embedder: Embedder, mode: str) -> None:
     with pytest.raises(SettingError, match=f"mode {mode}.*path"):
         embedder.embed(Image.new(mode, (20, 20)))
+
+
+def test_values_of_more_than_8_bits_are_scaled_by_the_range(run: ibot_train.Run, tmp_path: Path) -> None:
+    # 12 bits in the files, of which the second uses a quarter
+    folder = tmp_path / "deep"
+    folder.mkdir()
+    values = np.random.default_rng(3).integers(0, 4096, (20, 24), dtype=np.uint16)
+    values[0] = 4095
+    paths = [folder / "bright.png", folder / "dark.png"]
+    for path, pixels in zip(paths, (values, values // 4)):
+        Image.fromarray(pixels).save(path)
+    alone = run.embedder(backend="flex").embed(paths)
+    np.testing.assert_allclose(alone[0], alone[1], atol=0.05)
+    out = tmp_path / "features.npy"
+    command = [sys.executable, "-m", "ibot_train", "embed", "--backend", "flex"]
+    command += ["--model", str(run.teacher), "--data", str(folder), "--out", str(out)]
+    subprocess.run(command, check=True, capture_output=True)
+    of_command = np.load(out)
+    ranges: list[Any] = [(0, 4095), "0,4095", [0.0, np.float64(4095)]]
+    for given in ranges:
+        features = run.embedder(backend="flex", range=given).embed(paths)
+        np.testing.assert_allclose(features, of_command, rtol=1e-4, atol=1e-5)
+    assert np.abs(features[1] - alone[1]).max() > 1e-3
+    ranges = ["none", (4095, 0), (1, 2, 3), ("a", "b"), (0, float("inf"))]
+    for wrong in ranges:
+        with pytest.raises(SettingError, match="^range = .*: give auto, full, or two numbers"):
+            run.embedder(range=wrong)
+
+
+def test_large_images_are_read_on_demand(run: ibot_train.Run, images: list[Path]) -> None:
+    small = run.embedder(backend="flex", max_pixels=479)  # of 480
+    with pytest.raises(FileError, match="`max_pixels`"):
+        small.embed(images[0])
+    assert run.embedder(backend="flex", max_pixels=480).embed(images[0]).shape == (1, 16)
+
+
+def test_the_precision_is_that_of_the_command(embedder: Embedder, run: ibot_train.Run, images: list[Path]) -> None:
+    expected = embedder.embed(images)
+    np.testing.assert_array_equal(run.embedder(backend="flex", precision="f32").embed(images), expected)
+    half = run.embedder(backend="flex", precision="bf16").embed(images)
+    assert 0 < np.abs(half - expected).max() < 0.1
+    with pytest.raises(SettingError, match="precision = fp8: must be one of f32, f16, bf16"):
+        run.embedder(precision="fp8")
 
 
 def test_features_can_be_written_to(embedder: Embedder, images: list[Path]) -> None:
@@ -203,6 +247,23 @@ def test_a_freed_model_loads_again(embedder: Embedder, images: list[Path]) -> No
     before = embedder.embed(images[0])
     embedder.unload()
     np.testing.assert_array_equal(embedder.embed(images[0]), before)
+
+
+def test_a_freed_model_whose_file_changed_is_refused(
+    run: ibot_train.Run, images: list[Path], tmp_path: Path
+) -> None:
+    model = tmp_path / "model.safetensors"
+    model.write_bytes(run.teacher.read_bytes())
+    kept = Embedder(model, backend="flex")
+    before = kept.embed(images[0])
+    model.write_bytes((run.folder / "student.safetensors").read_bytes())
+    np.testing.assert_array_equal(kept.embed(images[0]), before)
+    kept.unload()
+    for _ in range(2):
+        with pytest.raises(FileError, match="model.safetensors: the file changed since it was loaded; start another"):
+            kept.embed(images[0])
+    other = Embedder(model, backend="flex").embed(images[0])
+    assert np.abs(other - before).max() > 0
 
 
 def test_threads_share_a_model(embedder: Embedder, images: list[Path]) -> None:

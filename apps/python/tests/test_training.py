@@ -15,7 +15,7 @@ import pytest
 
 import ibot_train
 from conftest import TINY
-from ibot_train import FileError, SettingError, train
+from ibot_train import Embedder, FileError, SettingError, train
 from ibot_train._training import _nested
 
 if sys.version_info >= (3, 11):
@@ -193,6 +193,69 @@ def test_messages_name_keywords(folder: Path, tmp_path: Path) -> None:
         train(folder, tmp_path / "run", steps=2, seed=9, progress=False, **TINY)
 
 
+def test_notes_name_keywords(folder: Path, tmp_path: Path) -> None:
+    arguments: dict[str, Any] = {"steps": 1, **TINY}
+    train(folder, tmp_path / "run", progress=False, **arguments)
+    events: list[dict[str, Any]] = []
+    train(folder, tmp_path / "run", progress=events.append, **arguments)
+    notes = [event["text"] for event in events if event["event"] == "note"]
+    done = next(note for note in notes if "the run is complete" in note)
+    assert "`override=True`" in done and not any("allow_changes" in note for note in notes)
+    started = next(event for event in events if event["event"] == "started")
+    assert started["start_step"] == 1
+
+
+def test_the_best_teacher_is_the_one_to_use(run: ibot_train.Run, images: list[Path], folder: Path, tmp_path: Path) -> None:
+    assert run.teacher == run.folder / "teacher.safetensors"
+    arguments: dict[str, Any] = {"keep_best": True, "pretrained": run.teacher, "backend": "flex", "progress": False}
+    kept = train(folder, tmp_path / "run", steps=2, **{**TINY, **arguments})
+    assert kept.teacher == kept.folder / "best.safetensors"
+    # as where the features became worse: the best ones are those of the start
+    kept.teacher.write_bytes(run.teacher.read_bytes())
+    features = kept.embedder(backend="flex").embed(images)
+    np.testing.assert_array_equal(features, run.embedder(backend="flex").embed(images))
+    last = Embedder(kept.folder / "teacher.safetensors", backend="flex").embed(images)
+    assert np.abs(features - last).max() > 1e-6
+
+
+def test_options_are_those_of_the_command(run: ibot_train.Run, folder: Path, tmp_path: Path) -> None:
+    def record(of: ibot_train.Run) -> dict[str, Any]:
+        options: dict[str, Any] = json.loads((of.folder / "run.json").read_text())["options"]
+        return {key: options[key] for key in ("keep", "on_anomaly", "on_device_lost")}
+
+    assert record(run) == {"keep": 2, "on_anomaly": "warn", "on_device_lost": "stop"}
+    arguments: dict[str, Any] = {"steps": 4, "checkpoint_every": 1, "progress": False, **TINY}
+    options: dict[str, Any] = {"keep": 3, "on_anomaly": "rollback", "on_device_lost": "cpu"}
+    kept = train(folder, tmp_path / "run", **options, **arguments)
+    assert record(kept) == options
+    # that of the start is where a rollback would go
+    steps = sorted(int(of.name.removeprefix("step-")) for of in (kept.folder / "checkpoints").iterdir())
+    assert steps == [0, 2, 3, 4]
+    for name, wrong, words in (
+        ("keep", 0, "give 1 or more"),
+        ("on_anomaly", "resume", "must be one of warn, stop, rollback"),
+        ("on_device_lost", "gpu", "must be one of stop, cpu"),
+        ("pretrained_parts", "heads", "must be one of backbone, all"),
+        ("pretrained_parts", "all", "`pretrained`"),
+    ):
+        given: dict[str, Any] = {name: wrong}
+        with pytest.raises(SettingError, match=f"^{name} = {wrong}: .*{words}"):
+            train(folder, tmp_path / "wrong", **given, **arguments)
+
+
+def test_heads_are_loaded_on_demand(run: ibot_train.Run, folder: Path, tmp_path: Path) -> None:
+    # a model file has a backbone alone
+    with pytest.raises(FileError, match="has no known heads.*omit `pretrained_parts`"):
+        train(folder, tmp_path / "a", steps=1, pretrained=run.teacher, pretrained_parts="all", progress=False, **TINY)
+    whole = tmp_path / "whole.safetensors"
+    command = [sys.executable, "-m", "ibot_train", "export", "--run", str(run.folder), "--out", str(whole)]
+    subprocess.run([*command, "--format", "stable-pretraining"], check=True, capture_output=True)
+    events: list[dict[str, Any]] = []
+    out = tmp_path / "b"
+    train(folder, out, steps=1, pretrained=whole, pretrained_parts="all", progress=events.append, **TINY)
+    assert json.loads((out / "run.json").read_text())["pretrained"]["parts"] == "all"
+
+
 def test_images_of_several_folders_and_files(images: list[Path], folder: Path, tmp_path: Path) -> None:
     events: list[dict[str, Any]] = []
     data: list[str | Path] = [folder / "even", images[1], str(images[3])]
@@ -236,7 +299,7 @@ def test_ctrl_c_leaves_a_checkpoint_and_the_same_call_resumes(folder: Path, tmp_
     events: list[dict[str, Any]] = []
     train(folder, tmp_path / "run", steps=made + 200, override=True, progress=events.append, **TINY)
     started = next(event for event in events if event["event"] == "started")
-    assert started["made"] >= 5
+    assert started["start_step"] >= 5
 
 
 @pytest.mark.skipif(sys.platform == "win32", reason="signals")

@@ -36,6 +36,8 @@ impl<'a> DeepSamples<'a> {
             DynamicImage::ImageLumaA16(image) => DeepValues::Whole(image),
             DynamicImage::ImageRgb16(image) => DeepValues::Whole(image),
             DynamicImage::ImageRgba16(image) => DeepValues::Whole(image),
+            DynamicImage::ImageRgb32F(image) => DeepValues::Single(image),
+            DynamicImage::ImageRgba32F(image) => DeepValues::Single(image),
             _ => return None,
         };
         Some(Self {
@@ -121,7 +123,7 @@ impl<'a> DeepSamples<'a> {
                 return Ok(());
             }
             Err(format!(
-                "TIFF with floats outside the range 0 to 1 ({low} to {high}): give the values that are black and white with \
+                "has floats outside the range 0 to 1 ({low} to {high}): give the values that are black and white with \
                  `range`, or save it with 16 bits"
             ))
         }

@@ -9,8 +9,10 @@ use image::{ImageFormat, ImageReader, Limits};
 use crate::data::decode::depth::{Depth, Unused};
 use crate::data::decode::drawing::{HEAD_BYTES, is_drawing};
 use crate::data::decode::kind::{MAGIC_BYTES, kind};
+use crate::data::decode::orientation::of_exif;
+use crate::data::decode::tiff::Layout;
 use crate::data::decode::turned::{is_short, orientation_in, upright};
-use crate::data::decode::{TiffLayout, check_frame, gif_screen, of_exif};
+use crate::data::decode::{gif, jpeg};
 use crate::data::storage::limits::{HEADER_BYTES, in_words};
 use crate::data::storage::opened::{Blocks, Opened};
 use crate::error::{Error, Result};
@@ -91,12 +93,12 @@ pub(in crate::data) fn header_in(
             size
         }
         ImageFormat::Tiff => {
-            let layout = TiffLayout::read(&mut file).map_err(unreadable)?;
+            let layout = Layout::read(&mut file).map_err(unreadable)?;
             (depth, unused) = (layout.depth(), layout.unused());
             orientation = layout.orientation;
             [layout.width, layout.height]
         }
-        ImageFormat::Gif => gif_screen(file.by_ref().take(HEADER_BYTES))
+        ImageFormat::Gif => gif::screen(file.by_ref().take(HEADER_BYTES))
             .map_err(|_| unreadable("truncated: its header ends too early".to_owned()))?,
         _ => {
             if format == ImageFormat::Png {
@@ -185,7 +187,7 @@ fn next_frame(
             marker @ (0xc0..=0xc3 | 0xc5..=0xc7 | 0xc9..=0xcb | 0xcd..=0xcf) => {
                 let mut frame = [0; 8];
                 file.read_exact(&mut frame)?;
-                check_frame(marker, frame[2], frame[7].into())
+                jpeg::check_frame(marker, frame[2], frame[7].into())
                     .map_err(|reason| std::io::Error::new(ErrorKind::InvalidData, reason))?;
                 let size = |at| u32::from(u16::from_be_bytes([frame[at], frame[at + 1]]));
                 // to its end: what follows is a marker again

@@ -5,7 +5,7 @@ use std::io::{BufRead, Error, ErrorKind, Read, Result, Seek, SeekFrom};
 use image::ImageFormat;
 use image::metadata::Orientation;
 
-use crate::data::decode::{MAX_EXIF, RAW_PROFILE, orientation_of};
+use crate::data::decode::orientation::{MAX_EXIF, RAW_PROFILE, of_file};
 
 /// Chunks of a WebP file that are looked at: an animation has some for each frame.
 const MOST_CHUNKS: usize = 1 << 16;
@@ -28,7 +28,7 @@ pub(super) fn orientation_in(
         _ => Ok(Vec::new()),
     };
     match metadata {
-        Ok(metadata) => Ok(orientation_of(&metadata, format)),
+        Ok(metadata) => Ok(of_file(&metadata, format)),
         Err(error) if is_short(&error) => Ok(Orientation::NoTransforms),
         Err(error) => Err(error),
     }

@@ -10,9 +10,10 @@ use crate::data::ImageSource as _;
 use crate::data::folder::ImageFolder;
 use crate::data::folder::list_line::{ListLine, list_line};
 use crate::data::folder::list_table::table_line;
-use crate::data::inventory::{
-    Found, Inventory, Look, NearIndex, Place, Seen, decode_all, equal_files, groups,
-};
+use crate::data::inventory::examined::{Place, Seen, decode_all, equal_files};
+use crate::data::inventory::look::Look;
+use crate::data::inventory::near::{NearIndex, groups};
+use crate::data::inventory::{Found, Inventory};
 use crate::error::{Error, Result};
 use crate::path_text::{absolute, path_text};
 

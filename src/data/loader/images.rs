@@ -1,24 +1,43 @@
-//! The images of a source for the workers: reports each unusable one once, and keeps a small set in memory.
+//! The images of a source for the workers: reports each unusable one once, shows others in their place, and keeps a small set in
+//! memory.
+//!
+//! Which image is shown in the place of another is a function of seed, epoch, sample, and which images are unusable. Each rank finds
+//! those out by itself: damage is the same for all, so that any number of workers and ranks shows the same. What a disk or a server
+//! fails to give is another matter: it is asked for again when its turn comes, and no function of anything.
 
 use std::collections::HashSet;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, OnceLock, PoisonError, RwLock};
+use std::time::{Duration, Instant};
 
 use image::RgbImage;
 
 use crate::data::ImageSource;
 use crate::data::folder::reason;
+use crate::data::storage::failure::may_pass;
 use crate::data::storage::stored::check_server;
-use crate::error::{Error, Result, printable};
+use crate::error::{Error, Result, counted, printable};
 use crate::lock::lock;
+use crate::random::{Random, Stream};
+
+/// Images that are drawn in the place of another before all are tried: with half of a set damaged, one in 2^64 samples needs more.
+const DRAWS: usize = 64;
+/// Reads that may fail for one sample though the images may be fine: with the pauses between them, about a minute.
+const PATIENCE: usize = 64;
+/// Pauses between such reads, the first and the longest. A share that is away refuses thousands of images a second.
+const PAUSES: [Duration; 2] = [Duration::from_millis(10), Duration::from_secs(1)];
+/// How often a pause looks whether the loader is dropped.
+const LOOK: Duration = Duration::from_millis(50);
 
 pub(in crate::data) struct Images {
     source: Arc<dyn ImageSource>,
     /// One place for every image; None where they are too many.
     cache: Option<Vec<OnceLock<Arc<RgbImage>>>>,
-    /// Those that could not be read: few of many.
+    /// Those that are damaged or gone: few of many.
     unusable: RwLock<HashSet<usize>>,
     log: Mutex<SkipLog>,
+    is_stopped: AtomicBool,
 }
 
 #[derive(Default)]
@@ -27,6 +46,51 @@ struct SkipLog {
     /// The first failure, for the error if none is left; `fresh` may have been taken by then.
     first: Option<(PathBuf, String)>,
     fresh: Vec<(PathBuf, String)>,
+    /// Files that could not be read once.
+    unread: HashSet<PathBuf>,
+    /// The first of these that was not told yet, why, and how many they are.
+    fresh_unread: Option<(PathBuf, String, usize)>,
+}
+
+impl SkipLog {
+    /// Once for all tiles of a file.
+    fn skip(&mut self, name: PathBuf, why: String) {
+        if self.names.insert(name.clone()) {
+            self.first
+                .get_or_insert_with(|| (name.clone(), why.clone()));
+            self.fresh.push((name, why));
+        }
+    }
+
+    fn put_off(&mut self, name: &Path, why: &str) {
+        if !self.unread.insert(name.to_path_buf()) {
+            return;
+        }
+        let first = || (name.to_path_buf(), why.to_owned(), 0);
+        self.fresh_unread.get_or_insert_with(first).2 += 1;
+    }
+
+    /// What is new, with one line for all that are read again: a share may have been away.
+    fn take(&mut self) -> Vec<(PathBuf, String)> {
+        let mut fresh = std::mem::take(&mut self.fresh);
+        if let Some((name, why, count)) = self.fresh_unread.take() {
+            let which = match count - 1 {
+                0 => "it is".to_owned(),
+                others => format!("it and {} are", counted(others, "other file")),
+            };
+            fresh.push((name, format!("{why}; {which} read again in the next epoch")));
+        }
+        fresh
+    }
+}
+
+/// What a look at an image gives.
+enum Look {
+    Image(Arc<RgbImage>),
+    /// It is damaged or gone.
+    Unusable,
+    /// It could not be read this time: its name, and why.
+    Unread(PathBuf, String),
 }
 
 impl Images {
@@ -38,12 +102,18 @@ impl Images {
             cache: is_small.then(|| (0..count).map(|_| OnceLock::new()).collect()),
             unusable: RwLock::default(),
             log: Mutex::default(),
+            is_stopped: AtomicBool::new(false),
             source,
         }
     }
 
     pub fn source(&self) -> &dyn ImageSource {
         &*self.source
+    }
+
+    /// Ends all waits for a disk or server.
+    pub fn stop(&self) {
+        self.is_stopped.store(true, Ordering::Relaxed);
     }
 
     /// Bytes of image `index` while it is decoded. None where images are kept, which have a bound of their own.
@@ -59,13 +129,24 @@ impl Images {
     /// # Errors
     /// The server of the images fails.
     pub fn get(&self, index: usize) -> Result<Option<Arc<RgbImage>>> {
+        Ok(match self.look(index)? {
+            Look::Image(image) => Some(image),
+            Look::Unusable => None,
+            Look::Unread(name, why) => {
+                lock(&self.log).skip(name, why);
+                None
+            }
+        })
+    }
+
+    fn look(&self, index: usize) -> Result<Look> {
         let place = self.cache.as_ref().map(|cache| &cache[index]);
         if let Some(image) = place.and_then(OnceLock::get) {
-            return Ok(Some(image.clone()));
+            return Ok(Look::Image(image.clone()));
         }
         let unusable = self.unusable.read().unwrap_or_else(PoisonError::into_inner);
         if unusable.contains(&index) {
-            return Ok(None);
+            return Ok(Look::Unusable);
         }
         drop(unusable);
         let decoded = self.source.decode(index).and_then(|image| {
@@ -80,39 +161,87 @@ impl Images {
                     // another worker may have stored the same image first
                     let _ = place.set(image.clone());
                 }
-                Ok(Some(image))
+                Ok(Look::Image(image))
             }
             Err(error) => {
-                let name = self.source.name(index);
+                let (name, why) = (self.source.name(index), reason(&error));
                 check_server(&name)?;
+                if may_pass(&error) {
+                    return Ok(Look::Unread(name, why));
+                }
                 let unusable = self.unusable.write();
                 if unusable
                     .unwrap_or_else(PoisonError::into_inner)
                     .insert(index)
                 {
-                    let mut log = lock(&self.log);
-                    let skipped = (name, reason(&error));
-                    // once for all tiles of a file
-                    if log.names.insert(skipped.0.clone()) {
-                        log.first.get_or_insert_with(|| skipped.clone());
-                        log.fresh.push(skipped);
-                    }
+                    lock(&self.log).skip(name, why);
                 }
-                Ok(None)
+                Ok(Look::Unusable)
             }
         }
     }
 
-    /// Image `index` or, if it cannot be read, the next one that can, wrapping around at the end; and its index.
-    pub fn get_or_next(&self, index: usize) -> Result<(usize, Arc<RgbImage>)> {
+    /// Image `sample` or, if it cannot be read, one that is drawn in its place in this epoch; and its index.
+    ///
+    /// # Errors
+    /// The server of the images fails; a minute of reads that fail; no image is usable; [`Error::Stopped`].
+    pub fn get_or_another(
+        &self,
+        sample: usize,
+        seed: u64,
+        epoch: u64,
+    ) -> Result<(usize, Arc<RgbImage>)> {
+        let mut failed = 0;
+        let stand_ins = std::iter::once_with(|| self.stand_ins(sample, seed, epoch)).flatten();
+        for index in std::iter::once(sample).chain(stand_ins) {
+            match self.look(index)? {
+                Look::Image(image) => return Ok((index, image)),
+                Look::Unusable => {}
+                Look::Unread(name, why) => {
+                    lock(&self.log).put_off(&name, &why);
+                    failed += 1;
+                    if failed == PATIENCE {
+                        let name = printable(name);
+                        return Err(Error::Loader(format!(
+                            "{failed} images in a row could not be read, the last one: {name}: {why}"
+                        )));
+                    }
+                    self.pause(failed)?;
+                }
+            }
+        }
+        Err(self.none_usable())
+    }
+
+    /// Images to try in the place of `sample`: some that are drawn, so that no neighbor gets the weight of a folder of damaged
+    /// ones, then all.
+    fn stand_ins(&self, sample: usize, seed: u64, epoch: u64) -> impl Iterator<Item = usize> + '_ {
         let count = self.source.len();
-        (index..count)
-            .chain(0..index.min(count))
-            .find_map(|index| {
-                let image = self.get(index).transpose()?;
-                Some(image.map(|image| (index, image)))
-            })
-            .unwrap_or_else(|| Err(self.none_usable()))
+        let own = self.source.of_one_file(sample);
+        let mut random = Random::new(seed, epoch, own.start as u64, Stream::StandIn);
+        let first = random.below(count);
+        // the tiles of a file get theirs of the same file, which is decoded once for all of them
+        let drawn = (0..DRAWS).map(move |_| {
+            let file = self.source.of_one_file(random.below(count));
+            file.start + (sample - own.start) % file.len().max(1)
+        });
+        drawn.chain(first..count).chain(0..first)
+    }
+
+    /// Waits after so many reads that failed; not after the first: one file without permission, or on a bad sector, costs no time.
+    fn pause(&self, failed: usize) -> Result<()> {
+        let Some(doublings) = failed.checked_sub(2) else {
+            return Ok(());
+        };
+        let pause = PAUSES[0] * (1 << doublings.min(10));
+        let started = Instant::now();
+        while started.elapsed() < pause.min(PAUSES[1]) {
+            if self.is_stopped.load(Ordering::Relaxed) {
+                return Err(Error::Stopped);
+            }
+            std::thread::sleep(LOOK.min(pause));
+        }
+        Ok(())
     }
 
     pub fn none_usable(&self) -> Error {
@@ -120,19 +249,14 @@ impl Images {
         none_usable(self.source.len(), log.first.as_ref())
     }
 
-    /// How many files could not be read so far.
+    /// How many files are damaged or gone, so far; of a loader that looks at each image once, also those that could not be read.
     pub fn skipped(&self) -> usize {
-        self.log
-            .lock()
-            .unwrap_or_else(PoisonError::into_inner)
-            .names
-            .len()
+        lock(&self.log).names.len()
     }
 
-    /// The images that could not be read, and why, since the last call.
+    /// The images that are damaged or gone, and why, since the last call; and in one entry those that are read again later.
     pub fn take_skipped(&self) -> Vec<(PathBuf, String)> {
-        let mut log = lock(&self.log);
-        std::mem::take(&mut log.fresh)
+        lock(&self.log).take()
     }
 }
 

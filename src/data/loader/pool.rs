@@ -55,6 +55,9 @@ pub(in crate::data) trait Task: Send + Sync + 'static {
         slot: &Slot,
     ) -> Result<Option<usize>>;
 
+    /// Ends waits in [`Task::make`]: what it makes is not used any more.
+    fn stop(&self) {}
+
     /// What to call a sample in a message.
     fn name(&self, sample: usize) -> String;
 }
@@ -192,6 +195,7 @@ impl<T: Task> Drop for Pool<T> {
     fn drop(&mut self) {
         lock(&self.shared.state).is_stopped = true; // under the lock, or a worker that is about to wait would miss it
         self.shared.room.notify_all();
+        self.shared.task.stop();
         for thread in self.threads.drain(..) {
             // a worker catches its own panics, so the result of `join` says nothing new
             let _ = thread.join();
@@ -315,6 +319,7 @@ impl<T: Task> Shared<T> {
             state.is_stopped = true;
             state.failure = Some(error);
         }
+        self.task.stop();
         self.made.notify_all();
         self.room.notify_all();
     }

@@ -130,7 +130,8 @@ impl Comparison {
         self.is_trained_at_start || evaluation.step > 0
     }
 
-    /// How the teacher of `evaluation` compares with those of all steps before.
+    /// How the teacher of `evaluation` compares with those of the steps before that are kept, or are not better than a kept one:
+    /// with none where no file is kept, as before the first, or where a rollback discarded it.
     ///
     /// # Errors
     /// Those of reading the folder's files.
@@ -144,9 +145,13 @@ impl Comparison {
         before.retain(|line| line.is_comparable(evaluation));
         let measure = self.measure;
         let now = measure.of(evaluation);
-        if now.is_some() && !self.is_trained_at_start && kept_step(folder)? == Some(0) {
+        let kept = kept_step(folder)?;
+        if now.is_some() && !self.is_trained_at_start && kept == Some(0) {
             return Ok(Standing::Best); // an earlier version kept the untrained network
         }
+        // what is kept is the best up to its step, but after a rollback, which leaves lines of better ones without their weights;
+        // a file of this step or a later one is of a run that was cut short
+        before.retain(|line| kept.is_some_and(|kept| line.step >= kept || kept >= evaluation.step));
         let best = measure.best(&before).and_then(|best| measure.of(best));
         let is_above = now.is_some() && now > best;
         Ok(if is_above && best.is_none() && are_there {
@@ -156,6 +161,23 @@ impl Comparison {
         } else {
             Standing::NotBest
         })
+    }
+
+    /// Whether the teacher of `step` was measured in a way that later ones can be compared with: on the images with this
+    /// fingerprint.
+    ///
+    /// # Errors
+    /// Those of reading the folder's files.
+    pub fn has_measured(self, folder: &Path, step: usize, images: &str) -> Result<bool> {
+        let now = Evaluation {
+            fingerprint: images.to_owned(),
+            ..Evaluation::default()
+        };
+        let lines = read_lines::<Evaluation>(&folder.join(EVALUATIONS))?;
+        Ok(lines.iter().any(|line| {
+            let is_known = self.is_candidate(line) && self.measure.of(line).is_some();
+            line.step == step && is_known && line.is_comparable(&now)
+        }))
     }
 
     /// What the best teacher has over the weights that the run started from, in words; none if nothing was measured.
@@ -179,10 +201,19 @@ impl Comparison {
         let kept = kept_step(folder)?;
         let (step, file) = (best.step, printable(file));
         if kept != Some(step) {
-            // evaluated before `keep_best` was set, or the file was removed
-            return Ok(Some(format!(
-                "the best teacher was that of step {step}, which is not kept as {file}"
-            )));
+            // evaluated before `keep_best` was set, or the file was removed, or a rollback discarded the one that took its place
+            let start = match step {
+                0 => ", the weights that the run started from",
+                _ => "",
+            };
+            let lost =
+                format!("the best teacher was that of step {step}{start}, which is not kept");
+            return Ok(Some(match kept {
+                Some(kept) => {
+                    format!("{lost}; the best that is kept is that of step {kept}, {file}")
+                }
+                None => format!("{lost} as {file}"),
+            }));
         }
         let before = evaluations.first().filter(|before| before.step == 0);
         let pair = before.and_then(|before| measure.of(before));
@@ -255,92 +286,4 @@ fn rank_gain(before: f64, now: f64, sample: usize, step: Option<usize>, file: &s
 }
 
 #[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn the_first_of_equal_ones_is_the_best() {
-        let line = |step, knn| Evaluation {
-            step,
-            knn,
-            rank_me: Some(f64::from(step as u32)),
-            ..Evaluation::default()
-        };
-        let lines = [(0, 0.4), (1, 0.5), (3, 0.5), (4, 0.3)].map(|(at, knn)| line(at, Some(knn)));
-        let lines = [&lines[..2], &[line(2, None)], &lines[2..]].concat();
-        assert_eq!(Measure::Knn.best(&lines).map(|line| line.step), Some(1));
-        assert_eq!(Measure::RankMe.best(&lines).map(|line| line.step), Some(4));
-        assert_eq!(Measure::Knn.best(&[line(2, None)]), None);
-    }
-
-    const KNN: Comparison = Comparison {
-        measure: Measure::Knn,
-        is_trained_at_start: true,
-    };
-
-    /// An untrained network is no teacher to keep, even where it is above all others.
-    #[test]
-    fn an_untrained_network_is_not_the_best() {
-        let folder = std::env::temp_dir().join(format!("ibot-untrained-{}", std::process::id()));
-        std::fs::create_dir_all(&folder).unwrap();
-        let untrained = Comparison {
-            is_trained_at_start: false,
-            ..KNN
-        };
-        let mut text = String::new();
-        for (step, knn, of_trained, of_untrained) in [
-            (0, 0.6, Standing::Best, Standing::NotBest),
-            (3, 0.4, Standing::NotBest, Standing::Best),
-            (6, 0.5, Standing::NotBest, Standing::Best),
-            (9, 0.45, Standing::NotBest, Standing::NotBest),
-        ] {
-            let line = Evaluation {
-                step,
-                knn: Some(knn),
-                ..Evaluation::default()
-            };
-            assert_eq!(KNN.standing(&folder, &line).unwrap(), of_trained);
-            assert_eq!(untrained.standing(&folder, &line).unwrap(), of_untrained);
-            text += &(serde_json::to_string(&line).unwrap() + "\n");
-            std::fs::write(folder.join(EVALUATIONS), &text).unwrap();
-        }
-        std::fs::remove_dir_all(&folder).unwrap();
-    }
-
-    /// 4 of 17, among others, was read one bit smaller than it was written.
-    #[test]
-    fn an_equal_one_in_a_file_is_not_better() {
-        let folder = std::env::temp_dir().join(format!("ibot-best-{}", std::process::id()));
-        std::fs::create_dir_all(&folder).unwrap();
-        let line = |step, knn| Evaluation {
-            step,
-            knn: Some(knn),
-            ..Evaluation::default()
-        };
-        for of in 2..60_u32 {
-            for right in 1..of {
-                let knn = f64::from(right) / f64::from(of);
-                let text = serde_json::to_string(&line(0, knn)).unwrap();
-                std::fs::write(folder.join(EVALUATIONS), text + "\n").unwrap();
-                let standing = KNN.standing(&folder, &line(1, knn)).unwrap();
-                assert_eq!(standing, Standing::NotBest, "{right} of {of}");
-            }
-        }
-        std::fs::remove_dir_all(&folder).unwrap();
-    }
-
-    #[test]
-    fn a_gain_is_not_claimed_beyond_chance() {
-        let said = |before, now, queries| knn_gain(before, now, queries, Some(7), "best");
-        assert!(said(0.4, 0.5, 1000).contains("gained 10.0 points"));
-        // 1.96 sqrt((0.4 0.6 + 0.5 0.5) / 1000) = 0.0434
-        assert!(said(0.4, 0.5, 1000).contains("more than the 4.3 points"));
-        assert!(said(0.4, 0.5, 100).contains("may be chance: up to 13.7 points"));
-        assert!(knn_gain(0.4, 0.4, 100, None, "best").starts_with("nothing was gained"));
-        assert!(said(0.4, 0.3, 100).contains("nothing was gained"));
-        assert!(rank_gain(9.0, 5.0, 256, Some(7), "best").contains("of the untrained network"));
-        assert!(rank_gain(5.0, 9.0, 256, Some(7), "best").contains("no proof"));
-        assert!(rank_gain(5.0, 5.01, 256, Some(7), "best").contains("stayed at 5.0"));
-        assert!(rank_gain(5.0, 5.0, 256, None, "best").starts_with("no gain was seen"));
-    }
-}
+mod tests;

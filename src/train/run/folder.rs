@@ -14,6 +14,7 @@
 //! lock                              held by the process that trains
 //! ```
 
+use std::fmt::Display;
 use std::fs::{self, File};
 use std::path::{Path, PathBuf};
 
@@ -24,12 +25,13 @@ use crate::train::config::RunConfig;
 use crate::train::run::backbones::write_backbones;
 use crate::train::run::best::remove_best;
 use crate::train::run::evaluation::Evaluation;
+use crate::train::run::image_changes::changed_images;
 use crate::train::run::lines::{append, has_line, keep_lines};
 use crate::train::run::lock::RunLock;
 use crate::train::run::metrics::StepMetrics;
 use crate::train::run::observer::Observer;
 use crate::train::run::options::StartWeights;
-use crate::train::run::record::{AllowedChanges, RunRecord, SettingChange};
+use crate::train::run::record::{AllowedChanges, RunRecord};
 use crate::train::run::work::{EVALUATIONS, METRICS, missing_folders, refuse_dangling, work_in};
 use crate::train::trainer::{Tensors, backbones};
 use crate::unfinished::write_whole;
@@ -162,15 +164,17 @@ impl RunFolder {
         allowed: AllowedChanges,
         observer: &mut dyn Observer,
     ) -> Result<()> {
-        let before = self.before.as_ref();
-        let changes = before.map(|before| record.image_changes(before));
-        self.refuse_changes("images", &changes.unwrap_or_default(), allowed, observer)
+        let Some(before) = &self.before else {
+            return Ok(());
+        };
+        let (what, changes) = changed_images(before, record);
+        self.refuse_changes(what, &changes, allowed, observer)
     }
 
     fn refuse_changes(
         &self,
         what: &str,
-        changes: &[SettingChange],
+        changes: &[impl Display],
         allowed: AllowedChanges,
         observer: &mut dyn Observer,
     ) -> Result<()> {

@@ -2,8 +2,10 @@
 
 mod backbones;
 mod best;
+mod changes;
 mod evaluation;
 mod folder;
+mod image_changes;
 mod image_counts;
 mod interval;
 mod lines;
@@ -22,6 +24,7 @@ mod train_loop;
 mod work;
 
 pub use best::best_teacher;
+pub use changes::SettingChange;
 pub use evaluation::{Evaluation, EvaluationTime};
 pub use image_counts::{ImageCounts, ValidationImages};
 pub use interval::Interval;
@@ -31,7 +34,7 @@ pub use metrics::StepMetrics;
 pub use observer::{NoObserver, Observer, RunStart};
 pub use options::{RunOptions, StartWeights};
 pub use patches::PatchColors;
-pub use record::{RunRecord, SettingChange};
+pub use record::RunRecord;
 pub use request::{OnDeviceLost, RunRequest};
 pub(super) use setup::loader;
 pub use setup::{check_start, images_to_train_on};

@@ -15,8 +15,8 @@ use crate::train::run::patches::PatchColors;
 pub struct RunStart {
     /// Steps of the run.
     pub steps: usize,
-    /// Steps done before, if the run is resumed.
-    pub made: usize,
+    /// The step that it starts from: the steps done before, 0 of a new run.
+    pub start_step: usize,
     /// Epochs of the run.
     pub epochs: usize,
     /// Steps of each.

@@ -1,32 +1,19 @@
 //! What a run was started with, so that it resumes with the same.
 
-use std::fmt;
 use std::path::{Path, PathBuf};
 
 use serde::{Deserialize, Serialize};
 
 use crate::data::{ImageFolder, ImageSource as _};
-use crate::error::{Error, Result, counted, if_there, printable};
+use crate::error::{Error, Result, if_there, printable};
 use crate::files::model::DataCard;
 use crate::train::config::RunConfig;
-use crate::train::run::image_counts::{ImageCounts, OTHER_NAMES, ValidationImages};
+use crate::train::run::image_counts::{ImageCounts, ValidationImages};
 use crate::train::run::options::{RunOptions, StartWeights};
-use crate::train::settings_diff::{Flat, differing, flatten};
 use crate::unfinished::write_whole;
 
-const NAME: &str = "run.json";
-
-/// Settings that may differ when a run is resumed, because they change no weight (`health_every` only decides when `on_anomaly`
-/// looks).
-const FREE: [&str; 7] = [
-    "workers",
-    "health_every",
-    "metrics_every",
-    "license",
-    "folder.cache",
-    "folder.cache_mib",
-    "folder.index",
-];
+/// Its name in the run folder.
+pub(super) const NAME: &str = "run.json";
 
 /// What a run was started with.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
@@ -59,7 +46,7 @@ pub struct RunRecord {
     /// The images to validate on, if any, those held out too; not in records of the first versions.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub validation: Option<ValidationImages>,
-    /// The weights that it started from.
+    /// The weights that it started from; not in records of the first versions.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub pretrained: Option<StartWeights>,
     /// How it is watched and kept.
@@ -154,30 +141,6 @@ pub enum AllowedChanges {
     All,
 }
 
-/// What [`SettingChange`] calls the backend.
-const BACKEND: &str = "backend";
-
-/// One changed setting.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct SettingChange {
-    key: String,
-    before: String,
-    now: String,
-}
-
-impl SettingChange {
-    /// Whether it is that of the backend.
-    pub fn is_backend(&self) -> bool {
-        self.key == BACKEND
-    }
-}
-
-impl fmt::Display for SettingChange {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "{}: {} -> {}", self.key, self.before, self.now)
-    }
-}
-
 impl RunRecord {
     /// The record of the run in `folder`; none if there is no run.
     ///
@@ -252,79 +215,6 @@ impl RunRecord {
                 Error::checkpoint(folder.join(NAME), reason)
             })
     }
-
-    /// The settings that differ from those of the run `before` and change its results.
-    ///
-    /// # Errors
-    /// As [`RunRecord::config`].
-    pub fn setting_changes(&self, before: &Self, folder: &Path) -> Result<Vec<SettingChange>> {
-        // both with all defaults, so that a key which only one file spells out is not a change
-        let entries = |record: &Self| -> Result<Flat> {
-            let config = record.config(folder)?.to_toml()?;
-            let table = toml::from_str(&config)
-                .map_err(|error| Error::checkpoint(folder.join(NAME), error.to_string()))?;
-            let mut entries = flatten(&table);
-            entries.retain(|key, _| !FREE.contains(&key.as_str()));
-            Ok(entries)
-        };
-        let changes = differing(&entries(before)?, &entries(self)?).into_iter();
-        let backends = [&before.backend, &self.backend].map(String::clone);
-        let backend = (backends[0] != backends[1]).then(|| (BACKEND.to_owned(), backends));
-        let weights = before.pretrained.as_ref().zip(self.pretrained.as_ref());
-        let weights = weights.filter(|(before, now)| !now.is_same(before));
-        let weights = weights.map(|(before, now)| {
-            let both = [before, now].map(ToString::to_string);
-            ("pretrained".to_owned(), both)
-        });
-        let changes = changes.chain(backend).chain(weights);
-        let changes = changes.map(|(key, [before, now])| SettingChange { key, before, now });
-        Ok(changes.collect())
-    }
-
-    /// Which images differ from those of the run `before`.
-    pub fn image_changes(&self, before: &Self) -> Vec<SettingChange> {
-        let has_other_val = self.has_other_validation(before);
-        // images that are held out are of `data` too
-        let has_other_held_out = has_other_val && self.val.is_none() && before.val.is_none();
-        let has_other_data = has_other_held_out || before.fingerprint != self.fingerprint;
-        let train = has_other_data.then(|| {
-            let [before, now] = match (&before.found, &self.found) {
-                (Some(before), Some(now)) => now.in_words(before),
-                _ => [before, self].map(|record| counted(record.images, "image")),
-            };
-            SettingChange {
-                key: format!("names of the images in {}", self.first_data()),
-                before,
-                now,
-            }
-        });
-        let val = has_other_val.then(|| {
-            let [before, mut now] = [before, self].map(Self::described_validation);
-            if before == now {
-                now += OTHER_NAMES;
-            }
-            let key = "images to validate on".to_owned();
-            SettingChange { key, before, now }
-        });
-        train.into_iter().chain(val).collect()
-    }
-
-    /// Whether it validates on other images than the run `before`, as far as the records say.
-    fn has_other_validation(&self, before: &Self) -> bool {
-        match (&self.validation, &before.validation) {
-            (Some(now), Some(before)) => now.fingerprint != before.fingerprint,
-            _ => self.val.is_some() != before.val.is_some(),
-        }
-    }
-
-    fn described_validation(&self) -> String {
-        match (&self.validation, &self.val) {
-            (Some(ValidationImages { images: 0, .. }), _) | (None, None) => "none".to_owned(),
-            (Some(of), Some(val)) => format!("{} images in {}", of.images, printable(val)),
-            (Some(of), None) => format!("{} held out", of.images),
-            (None, Some(val)) => printable(val),
-        }
-    }
 }
 
 #[cfg(test)]
@@ -344,54 +234,5 @@ mod tests {
         let written = serde_json::to_value(&record).unwrap();
         assert_eq!(written["data"], serde_json::json!("a"));
         assert_eq!(written.get("more_data"), None);
-    }
-
-    #[test]
-    fn changes_are_named_and_speed_is_none() {
-        let record = |config: &str| RunRecord {
-            ibot: "0".into(),
-            backend: "flex".into(),
-            device: "a CPU".into(),
-            data: vec!["photos".into()],
-            val: None,
-            images: 10,
-            found: None,
-            examples: 10,
-            fingerprint: "a".into(),
-            validation: Some(ValidationImages::default()),
-            pretrained: None,
-            options: RunOptions::default(),
-            config: config.into(),
-            ranks: 1,
-            has_checkpoint: true,
-            failure: None,
-        };
-        let folder = Path::new("run");
-        let before = record("workers = 1\n[method]\nn_cls_prototypes = 8\n");
-        let mut now =
-            record("workers = 4\n[method]\nn_cls_prototypes = 8\npatch_loss_weight = 1.0\n");
-        assert_eq!(now.setting_changes(&before, folder).unwrap(), []);
-        assert_eq!(now.image_changes(&before), []);
-        now.config = "steps = 9\n[folder]\nshorter_side = 448\ncache = \"x\"\n[method]\nn_cls_prototypes = 9\n".into();
-        now.backend = "wgpu".into();
-        (now.images, now.fingerprint) = (11, "b".into());
-        let mut changes = now.setting_changes(&before, folder).unwrap();
-        now.validation = Some(ValidationImages {
-            images: 4,
-            fingerprint: "v".into(),
-        });
-        changes.extend(now.image_changes(&before));
-        let said: Vec<String> = changes.iter().map(SettingChange::to_string).collect();
-        assert_eq!(
-            said,
-            [
-                "folder.shorter_side: absent -> 448",
-                "method.n_cls_prototypes: 8 -> 9",
-                "steps: absent -> 9",
-                "backend: flex -> wgpu",
-                "names of the images in photos: 10 images -> 11 images",
-                "images to validate on: none -> 4 held out",
-            ]
-        );
     }
 }

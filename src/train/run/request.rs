@@ -33,7 +33,8 @@ pub struct RunRequest {
     /// Whether ranks may have devices of different kinds, which round differently: all then take the tensors of rank 0 at each
     /// read of metrics and before each checkpoint. Otherwise such a run ends at its first checkpoint.
     pub mixed_devices: bool,
-    /// A file of weights to start from.
+    /// A file of weights to start from; none by default. A run that is resumed has those that it began with, and need not
+    /// name them: another file, or one where it began without, is an error.
     pub pretrained: Option<PathBuf>,
     /// Which part of that file.
     pub pretrained_parts: PretrainedParts,

@@ -11,7 +11,7 @@ use crate::data::{
 };
 use crate::device::DeviceGuard;
 use crate::error::{Error, Result, printable};
-use crate::eval::stratified_split;
+use crate::eval::labeled_split;
 use crate::kernels::TrainBackend;
 use crate::path_text::absolute;
 use crate::train::config::RunConfig;
@@ -108,10 +108,13 @@ impl RunSetup<'_> {
             return Ok((Arc::new(folder), None));
         };
         refuse_unlabeled(&folder, "held_out")?;
-        let split = stratified_split(&folder.labels(), share, config.seed);
+        let split = labeled_split(&folder.labels(), share, config.seed);
         if split.held_out.is_empty() {
             let first = data.first().map_or(Path::new(""), PathBuf::as_path);
-            return Err(Error::data(first, "has too few images to hold some out"));
+            return Err(Error::data(
+                first,
+                "has too few labeled images to hold some out",
+            ));
         }
         let (kept, held_out) = (split.kept.len(), split.held_out.len());
         observer.held_out(held_out, kept);

@@ -129,7 +129,7 @@ fn train<B: TrainBackend>(
         training.evaluate(&before, observer)?;
     }
     observer.started(&start);
-    if start.made >= start.steps {
+    if start.start_step >= start.steps {
         observer.note(
             "the run is complete; raise `epochs` or `steps` with `allow_changes` to train longer",
         );

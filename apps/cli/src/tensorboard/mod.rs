@@ -81,7 +81,7 @@ impl Observer for TensorBoard<'_> {
 
     fn started(&mut self, start: &RunStart) {
         self.inner.started(start);
-        self.open(start.out.join(FOLDER), start.made);
+        self.open(start.out.join(FOLDER), start.start_step);
     }
 
     fn step(&mut self, metrics: &StepMetrics) {

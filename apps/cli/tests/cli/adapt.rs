@@ -12,7 +12,7 @@ use serde_json::Value;
 use crate::{Scratch, command, ibot, refused, stdout};
 
 /// The preset from the weights of a tiny run, which is made first; ten images in batches of four, so that an epoch is two
-/// steps, or one with four held out.
+/// steps, or one with four held out. Each is far enough from the one before to be evaluated.
 struct Adapted {
     scratch: Scratch,
     weights: String,
@@ -30,7 +30,9 @@ impl Adapted {
 
     fn arguments(&self, more: &[&str]) -> Vec<String> {
         let flags = ["--preset", "adapt", "--pretrained", &self.weights];
-        self.scratch.train(&[&flags[..], more].concat())
+        let each_epoch = ["--set", "health_every=1"];
+        let all = [&flags[..], &each_epoch, more].concat();
+        self.scratch.train(&all)
     }
 
     fn run(&self, more: &[&str]) -> String {

@@ -219,7 +219,12 @@ fn a_collapsed_run_goes_back_to_before_it() {
 #[test]
 fn a_best_teacher_outlives_its_step() {
     let scratch = Scratch::new("best-of");
+    let images = scratch.images();
     let watched = [
+        "--val",
+        &images,
+        "--knn-every",
+        "1",
         "--steps",
         "140",
         "--set",

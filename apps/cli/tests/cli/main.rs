@@ -9,6 +9,7 @@
 #![allow(clippy::too_many_lines, reason = "a test may be a list of cases")]
 
 mod adapt;
+mod best_teachers;
 mod cloud;
 mod doctor;
 mod documents;
@@ -18,6 +19,7 @@ mod export;
 mod features;
 mod finetune;
 mod finetune_endings;
+mod finetune_resuming;
 #[path = "../../../../tests/gpu/mod.rs"]
 mod gpu;
 mod hostile;

@@ -2,10 +2,13 @@
 
 use std::fs;
 use std::path::Path;
+use std::sync::atomic::AtomicBool;
 
 use ibot::files::model::read_card;
+use ibot::train::{NoObserver, run};
 use serde_json::Value;
 
+use crate::best_teachers::request;
 use crate::{Scratch, ibot, refused, stdout};
 
 fn evaluated_steps(run: &Path) -> Vec<(u64, bool)> {
@@ -106,9 +109,15 @@ fn a_resumed_run_compares_with_its_starting_weights() {
     let weights = scratch.path("weights.safetensors");
     fs::rename(scratch.path("run/teacher.safetensors"), &weights).unwrap();
     fs::remove_dir_all(scratch.path("run")).unwrap();
+    // without a learning rate no image moves to another class, so that step 0 is kept
+    let images = scratch.images();
     let flags = [
+        "--val",
+        &images,
         "--steps",
         "2",
+        "--learning-rate",
+        "0",
         "--set",
         "keep_best=true",
         "--pretrained",
@@ -121,7 +130,7 @@ fn a_resumed_run_compares_with_its_starting_weights() {
     let lines = fs::read_to_string(&evaluations).unwrap();
     let lines = lines.lines().map(|line| {
         let mut line: Value = serde_json::from_str(line).unwrap();
-        line["rank_me"] = if line["step"] == 0 { 1e9 } else { 0.0 }.into();
+        line["knn"] = if line["step"] == 0 { 1e9 } else { -1.0 }.into();
         format!("{line}\n")
     });
     let lines: String = lines.collect();
@@ -191,6 +200,42 @@ fn weights_are_those_of_the_run() {
         &["train", "--resume", &run],
         &["safetensors", "there is nothing now", "--pretrained"],
     );
+}
+
+/// Through the library, whose request has no setting that says it: the command and the Python package set `method.pretrained`.
+#[test]
+fn weights_for_a_run_that_began_without_any_are_refused() {
+    let scratch = Scratch::new("late-weights");
+    assert!(ibot(&scratch.train(&["--steps", "2"])).status.success());
+    let mut request = request(&scratch, "late", "steps = 2");
+    let stop = AtomicBool::new(false);
+    run(&request, &stop, &mut NoObserver).unwrap();
+    run(&request, &stop, &mut NoObserver).unwrap();
+    let student = scratch.0.join("late/student.safetensors");
+    let before = fs::read(&student).unwrap();
+    let weights = scratch.path("run/teacher.safetensors");
+    request.pretrained = Some(weights.clone().into());
+    let error = run(&request, &stop, &mut NoObserver).unwrap_err();
+    let said = error.to_string();
+    let change = format!("pretrained: none -> backbone of {weights}");
+    assert!(
+        said.contains("other settings") && said.contains(&change),
+        "{said}"
+    );
+    assert!(fs::read(&student).unwrap() == before);
+    // a run that began with them need not name them
+    request.out = scratch.path("early").into();
+    run(&request, &stop, &mut NoObserver).unwrap();
+    run(&request, &stop, &mut NoObserver).unwrap();
+    request.pretrained = None;
+    run(&request, &stop, &mut NoObserver).unwrap();
+    // and by the command, which names its own setting too
+    let late = scratch.train(&["--steps", "2", "--pretrained", &weights]);
+    let said = [
+        "method.pretrained: false -> true",
+        "pretrained: none -> backbone of",
+    ];
+    refused(&late, &said);
 }
 
 /// The record keeps no names, but where images are gone.

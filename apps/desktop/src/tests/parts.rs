@@ -86,6 +86,16 @@ fn neighbors_are_found_in_all_blocks() {
 }
 
 #[test]
+fn images_that_can_not_be_read_are_like_none_and_take_no_place() {
+    let mut features = Features::new(2);
+    let mut rows = vec![0.0; 2 * 40];
+    rows[..4].copy_from_slice(&[1.0, 0.0, -1.0, 0.0]);
+    features.extend(rows);
+    // the other one is the opposite, and 38 cannot be read
+    assert_eq!(features.nearest(0, 12), [(1, -1.0)]);
+}
+
+#[test]
 fn a_search_waits_for_half_a_second_of_embedding() {
     let [soon, later] = [100, 500].map(Duration::from_millis);
     assert!(is_due(None, true));

@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import os
 import warnings
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from typing import TYPE_CHECKING, Any, Literal, TypeAlias, cast
 
 from . import _native
@@ -38,7 +38,14 @@ class Embedder:
         encoder: timm name of the model, for a file that does not say what it is.
         image_size: Input size in pixels; default: the model's.
         normalization: ``imagenet``, ``half``, ``clip`` or ``MEAN/STD``, for a file that does not say it.
+        range: Values that become black and white in files of more than 8 bits: ``auto``, ``full``, or both as numbers, such as
+            ``(0, 4095)``. ``auto`` is the model's range. Where it has none, each image is measured by itself, so that a dark one
+            is as bright as the others; `ibot embed` measures one range for its folder, which `ibot data FOLDER` prints.
+        max_pixels: Files with more pixels are not read.
+        precision: ``f32``, ``f16`` (a GPU keeps tokens in half the memory) or ``bf16`` (matrix products on the CPU).
         batch_size: Images that are computed at once.
+
+    The model file must stay as it is: after :meth:`unload`, or after the device failed, it is read again.
 
     Raises:
         FileError: The file is no model, or cannot be read.
@@ -55,6 +62,9 @@ class Embedder:
         encoder: str | None = None,
         image_size: int | None = None,
         normalization: str | None = None,
+        range: str | Sequence[float] = "auto",
+        max_pixels: int = 100_000_000,
+        precision: Literal["f32", "f16", "bf16"] = "f32",
         batch_size: int = 32,
     ) -> None:
         check_process()
@@ -66,6 +76,9 @@ class Embedder:
             encoder=encoder,
             image_size=image_size,
             normalization=normalization,
+            range=range if isinstance(range, str) else ",".join(map(str, range)),
+            max_pixels=max_pixels,
+            precision=precision,
             batch_size=batch_size,
         )
 
@@ -94,7 +107,8 @@ class Embedder:
             [N, rows, columns, width] or [N, heads, rows, columns].
 
         Raises:
-            FileError: An image cannot be read, and `unreadable` is ``raise``.
+            FileError: An image cannot be read, and `unreadable` is ``raise``; or the model was freed, and its file is another one
+                by now: make another `Embedder` to use that.
             SettingError: An array that is no image, or a Pillow image of more than 8 bits.
             DeviceError: The device failed: the calls under way fail, the next one opens the GPU again.
             KeyboardInterrupt: After the current batch.
@@ -122,7 +136,7 @@ class Embedder:
         return features
 
     def unload(self) -> None:
-        """Frees the memory of the model; the next call loads it again."""
+        """Frees the memory of the model; the next call loads it again, and raises FileError where its file has changed."""
         self._native.unload()
 
     @property

@@ -1,12 +1,14 @@
+import os
 from collections.abc import Callable, Sequence
 from typing import Any, final
 
-__all__ = ["VERSION", "Embedder", "Training", "command", "devices"]
+__all__ = ["VERSION", "Embedder", "Training", "command", "devices", "teacher"]
 
 VERSION: str
 
 def command(arguments: Sequence[str]) -> None: ...
 def devices() -> str: ...
+def teacher(run: str | os.PathLike[str]) -> str: ...
 @final
 class Embedder:
     def __new__(
@@ -18,6 +20,9 @@ class Embedder:
         encoder: str | None,
         image_size: int | None,
         normalization: str | None,
+        range: str,
+        max_pixels: int,
+        precision: str,
         batch_size: int,
     ) -> Embedder: ...
     def embed(

@@ -10,7 +10,7 @@ import warnings
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 from . import _native
 from ._embedder import Embedder
@@ -22,6 +22,9 @@ _FLAGS = {
     "image_size": "method.image_size",
     "learning_rate": "schedule.base_learning_rate",
     "max_pixels": "folder.max_pixels",
+    "range": "folder.range",
+    "tile": "folder.tile",
+    "tile_overlap": "folder.tile_overlap",
     "cache": "folder.cache",
     "grad_checkpointing": "method.grad_checkpointing",
 }
@@ -38,11 +41,12 @@ class Run:
 
     @property
     def teacher(self) -> Path:
-        """The backbone to use."""
-        return self.folder / "teacher.safetensors"
+        """The backbone to use: best.safetensors of a run that keeps its best teacher (`keep_best`, which the preset adapt for
+        `pretrained` sets), else teacher.safetensors, the last one."""
+        return Path(_native.teacher(self.folder))
 
     def embedder(self, **arguments: Any) -> Embedder:
-        """An embedder of the teacher; arguments as of :class:`Embedder`."""
+        """An embedder of that teacher; arguments as of :class:`Embedder`."""
         return Embedder(self.teacher, **arguments)
 
 
@@ -54,9 +58,13 @@ def train(
     config: str | os.PathLike[str] | None = None,
     encoder: str | None = None,
     pretrained: str | os.PathLike[str] | None = None,
+    pretrained_parts: Literal["backbone", "all"] = "backbone",
     val: str | os.PathLike[str] | None = None,
     knn_every: int = 0,
     checkpoint_every: str | int = "10m",
+    keep: int = 2,
+    on_anomaly: Literal["warn", "stop", "rollback"] = "warn",
+    on_device_lost: Literal["stop", "cpu"] = "stop",
     backend: str = "auto",
     device: str | int | None = None,
     override: bool = False,
@@ -74,16 +82,23 @@ def train(
         config: TOML file with settings; keywords override it.
         encoder: timm name of the backbone.
         pretrained: Weights of a backbone to start from, as `Embedder` takes them.
+        pretrained_parts: What is loaded of `pretrained`: ``backbone``, for both networks; or ``all``, student and teacher with
+            their heads, mask token and centers.
         val: Labeled image folder for k-NN before and after training.
         knn_every: Also k-NN every N epochs.
         checkpoint_every: Steps (200) or time ("30s", "10m", "2h").
+        keep: Number of newest checkpoints that stay; the best by k-NN always stays.
+        on_anomaly: What to do when the run collapses or diverges: ``warn``; ``stop``, with a checkpoint; or ``rollback``, to a
+            checkpoint from before it with half the learning rate, at most three times.
+        on_device_lost: What to do when the GPU fails: ``stop`` raises DeviceError; ``cpu`` goes on from the newest checkpoint
+            on the CPU.
         backend, device: As of :class:`Embedder`.
         override: Resume even if settings or data changed.
         progress: True prints a line every few seconds; False prints nothing; a function is called with each event, a dict
             whose "event" is note, started, step, epoch, evaluated, anomaly, rolled_back, checkpoint or finished.
         **settings: Every key of docs/settings.md: `epochs=20`, `batch_size=32`, `optimizer={"weight_decay": 0.05}` or
-            `**{"optimizer.weight_decay": 0.05}`; and `image_size`, `learning_rate`, `max_pixels`, `cache`,
-            `grad_checkpointing` as the command's flags. None leaves a setting as it is.
+            `**{"optimizer.weight_decay": 0.05}`; and `image_size`, `learning_rate`, `max_pixels`, `range`, `tile`,
+            `tile_overlap`, `cache`, `grad_checkpointing` as the command's flags. None leaves a setting as it is.
 
     Raises:
         SettingError: A setting that does not exist, or whose value cannot work.
@@ -103,9 +118,13 @@ def train(
         "config": None if config is None else os.fspath(config),
         "encoder": encoder,
         "pretrained": None if pretrained is None else os.fspath(pretrained),
+        "pretrained_parts": pretrained_parts,
         "val": None if val is None else os.fspath(val),
         "knn_every": knn_every,
         "checkpoint_every": str(checkpoint_every),
+        "keep": keep,
+        "on_anomaly": on_anomaly,
+        "on_device_lost": on_device_lost,
         "backend": backend,
         "device": None if device is None else str(device),
         "allow_changes": override,

@@ -25,6 +25,7 @@ use std::time::SystemTime;
 
 use crate::data::storage::bytes::Bytes;
 use crate::data::storage::cache_folder::index_folder;
+use crate::data::storage::failure::Failure;
 use crate::data::storage::names::{is_parquet, is_shard};
 use crate::data::storage::stored::{Facts, Stored};
 use crate::error::{Error, Result};
@@ -48,7 +49,7 @@ static SCANS: LazyLock<Mutex<HashMap<PathBuf, Arc<Scans>>>> = LazyLock::new(Mute
 struct Scans {
     ended: AtomicUsize,
     /// Why the last one failed; held while one is made.
-    failure: Mutex<Option<String>>,
+    failure: Mutex<Option<Failure>>,
 }
 
 /// Whether a shard on a disk may have images: every archive, and a table with a column of them. Also one that cannot be read, so that
@@ -239,12 +240,12 @@ fn listed_once(path: &Path) -> Result<Arc<Shard>> {
     }
     // the one that this thread waited for
     let is_made = scans.ended.load(Ordering::Relaxed) != ended;
-    if let Some(reason) = failure.as_ref().filter(|_| is_made) {
-        return Err(Error::data(path, reason.clone()));
+    if let Some(failure) = failure.as_ref().filter(|_| is_made) {
+        return Err(failure.error(path));
     }
     let listed = list(path, None, &AtomicBool::new(false));
     let found = listed.and_then(|_| known().ok_or_else(|| Error::data(path, "has no images")));
-    *failure = found.as_ref().err().map(Error::without_path);
+    *failure = found.as_ref().err().map(Failure::of);
     scans.ended.fetch_add(1, Ordering::Relaxed);
     if found.is_ok() {
         lock(&SCANS).remove(path); // who comes later finds the shard first

@@ -7,6 +7,7 @@ use crate::files::checkpoint::{FORMAT, Manifest};
 use crate::files::model::{ModelCard, write_model, write_timm_folder};
 use crate::files::state_dict;
 use crate::kernels::TrainBackend;
+use crate::train::config::RunConfig;
 use crate::train::run::best::{BEST, Standing, set_best_aside};
 use crate::train::run::evaluation::{Evaluation, EvaluationTime, Evaluator};
 use crate::train::run::observer::Observer;
@@ -37,7 +38,7 @@ impl<B: TrainBackend, M: TrainBackbone<B>> TrainLoop<'_, B, M> {
         if stopped || is_last || judges || is_due {
             self.checkpoint()?;
             observer.checkpoint(self.step);
-        } else if ends_epoch {
+        } else if ends_epoch && self.is_far_from_last_epoch() {
             self.export()?;
         }
         if stopped && !is_last {
@@ -61,18 +62,28 @@ impl<B: TrainBackend, M: TrainBackbone<B>> TrainLoop<'_, B, M> {
             return Some(DueEvaluation { when, with_knn });
         }
         let epochs = self.step / per_epoch;
-        let every = match (self.setup.request.knn_every, self.config.keep_best) {
-            (0, true) => 1,
-            (every, _) => every,
+        let is_far = self.is_far_from_last_epoch();
+        let with_knn = match self.setup.request.knn_every {
+            0 => self.config.keep_best && is_far,
+            every => epochs.is_multiple_of(every),
         };
-        let with_knn = every > 0 && epochs.is_multiple_of(every);
-        // short epochs do not each get an evaluation of the features: one in `health_every` steps
-        let looks = |step: usize| step.checked_div(self.config.health_every).unwrap_or(0);
-        let is_due = with_knn || looks(self.step) > looks(self.step.saturating_sub(per_epoch));
+        let is_due = with_knn || (is_far && self.config.health_every > 0);
         (self.step > 0 && self.step.is_multiple_of(per_epoch) && is_due).then_some(DueEvaluation {
             when: EvaluationTime::Epoch(epochs),
             with_knn,
         })
+    }
+
+    /// Whether the epoch that ends at this step is one after which something is written or evaluated: short epochs do not each get
+    /// that, but one in `health_every` steps.
+    fn is_far_from_last_epoch(&self) -> bool {
+        let every = match self.config.health_every {
+            0 => RunConfig::default().health_every,
+            every => every,
+        };
+        let looks = |step: usize| step / every;
+        let before = self.step.saturating_sub(self.schedule.steps_per_epoch);
+        looks(self.step) > looks(before)
     }
 
     /// Makes up for an evaluation that was due when the run stopped; repeats the last one of a complete run.

@@ -101,7 +101,7 @@ impl<'a, B: TrainBackend, M: TrainBackbone<B>> TrainLoop<'a, B, M> {
     pub fn start(&self, images: usize) -> RunStart {
         RunStart {
             steps: self.schedule.steps,
-            made: self.step,
+            start_step: self.step,
             epochs: self.schedule.epochs(),
             steps_per_epoch: self.schedule.steps_per_epoch,
             images,

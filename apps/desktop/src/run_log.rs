@@ -1,6 +1,6 @@
 //! The events of a run, and how they are shown: progress, health, curves, the teacher's patches.
 
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 
 use eframe::egui::{
     self, Color32, Context, Id, ProgressBar, TextureHandle, TextureOptions, Ui, Vec2, WidgetInfo,
@@ -9,12 +9,14 @@ use eframe::egui::{
 use egui_plot::{Legend, Line, Plot, Points};
 use ibot::app::{DeviceRequest, TrainingEvent};
 use ibot::error::printable;
-use ibot::train::{PatchColors, RunStart, StepMetrics};
+use ibot::train::health::Health;
+use ibot::train::{PatchColors, RunStart, StepMetrics, best_teacher};
 use image::RgbImage;
 
 use super::curve::Curve;
 use super::failure::Failure;
 use super::thumbnails::color_image;
+use super::words::in_window;
 
 /// Maximum number of log lines that are kept.
 const LINES: usize = 200;
@@ -31,7 +33,7 @@ const COLORS: [Color32; 3] = [
 
 /// What a run reported.
 #[derive(Default)]
-pub struct Told {
+pub struct RunLog {
     pub start: Option<RunStart>,
     pub last: Option<Box<StepMetrics>>,
     /// Total, class-token and patch loss, by step.
@@ -42,24 +44,28 @@ pub struct Told {
     patches: Option<(usize, Vec<[TextureHandle; 2]>)>,
     lines: Vec<String>,
     anomaly: Option<String>,
+    /// The newest check of the run's health; the first one comes some steps after the start.
+    health: Option<Health>,
     pub failure: Option<Failure>,
     /// A model that the run wrote.
     model: Option<PathBuf>,
 }
 
-/// What the user wants of the window.
-pub enum Wish {
+/// What the user asks the window for.
+pub enum Action {
     /// To open this model.
     Model(PathBuf),
     /// To compute on this device.
     Device(DeviceRequest),
+    /// To go on with a run although its settings or images are others.
+    ResumeAnyway,
 }
 
-impl Told {
+impl RunLog {
     /// Handles an event.
     pub fn receive(&mut self, ctx: &Context, event: TrainingEvent) {
         match event {
-            TrainingEvent::Note(line) => self.say(line),
+            TrainingEvent::Note(line) => self.say(in_window(&line)),
             TrainingEvent::Started(start) => self.start = Some(start),
             TrainingEvent::Step(metrics) => self.step(metrics),
             TrainingEvent::Epoch { .. } => {}
@@ -93,12 +99,11 @@ impl Told {
             TrainingEvent::Resumed => self.say("resumed".into()),
             TrainingEvent::Finished(run) => {
                 self.say("finished".into());
-                self.model = Some(run.join("teacher.safetensors"));
+                self.model = Some(teacher_of(&run));
             }
             TrainingEvent::Cancelled { step, run } => {
                 self.say(format!("stopped after step {step}"));
-                let model = run.join("teacher.safetensors");
-                self.model = model.exists().then_some(model);
+                self.model = Some(teacher_of(&run)).filter(|model| model.exists());
             }
             // `TrainingHandle::wait` gives the error itself, which says more than its text
             TrainingEvent::Failed(_) => {}
@@ -111,8 +116,11 @@ impl Told {
         for (curve, value) in self.losses.iter_mut().zip(values) {
             curve.push(step, value.into());
         }
-        if metrics.health.is_some() && metrics.anomalies.is_empty() {
-            self.anomaly = None;
+        if metrics.health.is_some() {
+            self.health = metrics.health;
+            if metrics.anomalies.is_empty() {
+                self.anomaly = None;
+            }
         }
         self.last = Some(metrics);
     }
@@ -125,7 +133,7 @@ impl Told {
     }
 
     /// Shows progress, health and log.
-    pub fn show_state(&self, ui: &mut Ui) -> Option<Wish> {
+    pub fn show_state(&self, ui: &mut Ui) -> Option<Action> {
         if let (Some(start), Some(last)) = (&self.start, &self.last) {
             let share = last.step as f32 / start.steps.max(1) as f32;
             let text = format!("step {} of {}", last.step, start.steps);
@@ -135,17 +143,19 @@ impl Told {
                 last.step_s, last.images_per_s
             ));
         }
-        if let Some(health) = self.last.as_ref().and_then(|last| last.health.as_ref()) {
+        if let Some(health) = &self.health {
             ui.label(format!("feature std {:.2}", health.feature_std));
         }
         match (&self.anomaly, &self.failure) {
             (_, Some(failure)) => ui.colored_label(ui.visuals().error_fg_color, &failure.reason),
             (Some(text), None) => ui.colored_label(ui.visuals().warn_fg_color, text),
-            (None, None) if self.last.is_some() => ui.label("Health: OK"),
+            (None, None) if self.health.is_some() => ui.label("Health: OK"),
             _ => ui.label(""),
         };
         let failure = self.failure.as_ref();
         let device = failure.and_then(|failure| failure.show_devices(ui));
+        let is_refused = failure.is_some_and(|failure| failure.is_of_changes);
+        let resumes = (is_refused && resume_button(ui)).then_some(Action::ResumeAnyway);
         let model = self.model.as_ref().filter(|model| {
             let button = ui.button("Open this model");
             button.on_hover_text(printable(model)).clicked()
@@ -158,8 +168,8 @@ impl Told {
                     ui.label(line);
                 }
             });
-        let model = model.map(|model| Wish::Model(model.clone()));
-        device.map(Wish::Device).or(model)
+        let model = model.map(|model| Action::Model(model.clone()));
+        device.map(Action::Device).or(model).or(resumes)
     }
 
     /// Losses, k-NN and patches.
@@ -182,6 +192,17 @@ impl Told {
         let curves = [("k-NN, %", &self.knn), ("RankMe", &self.rank_me)];
         show_plot(ui, "Quality of the teacher's features", height, &curves);
     }
+}
+
+/// The best teacher of a run that keeps one, else the last.
+fn teacher_of(run: &Path) -> PathBuf {
+    best_teacher(run).unwrap_or_else(|| run.join("teacher.safetensors"))
+}
+
+fn resume_button(ui: &mut Ui) -> bool {
+    let hint = "Goes on from the run's checkpoint, with the settings, images and device of now.";
+    let button = ui.button("Resume anyway");
+    button.on_hover_text(hint).clicked()
 }
 
 /// Images below each other, each beside the colors of its patches.
