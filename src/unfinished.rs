@@ -81,9 +81,15 @@ impl Unfinished {
         self.finish_as(&path)
     }
 
-    /// [`Self::finish`] under another name in the same folder; of a link, under that of its file.
+    /// [`Self::finish`] under another name. It stays in its folder, which may be on another disk than a link that leads there.
     pub(crate) fn finish_as(mut self, path: &Path) -> Result<()> {
-        let path = &behind_links(path);
+        let own = behind_links(path);
+        let path = &if own == self.path {
+            own
+        } else {
+            self.path
+                .with_file_name(path.file_name().unwrap_or_default())
+        };
         if let Some(temporary) = &self.temporary {
             fs::rename(temporary, path).map_err(Error::io(path))?;
             self.temporary = None;

@@ -1,7 +1,7 @@
 //! What a folder of images holds, in numbers: classes, formats, sizes, damaged files and duplicates.
 //!
 //! - `examined`: every image, looked at once; `look`: what it looks like in few numbers; `near`: which look alike
-//! - this file: that of one folder. [`super::Survey`] is of a folder to train on, and one to evaluate on
+//! - this file: that of one folder. [`crate::data::Survey`] is of a folder to train on, and one to evaluate on
 
 mod examined;
 mod look;

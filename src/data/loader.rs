@@ -3,7 +3,7 @@
 //! - `config`: how they are made; `pool`, `open_batch`: worker threads that give batches in order; `budget`: how much they may hold;
 //!   `pace`: whether they wait for a disk; `images`: what they decode
 //! - [`evaluation`]: batches to evaluate on; `masked`: images with segmentation masks
-//! - [`bench`]: how fast a folder becomes batches; `mosaic`: the first views of a run on one image
+//! - [`mod@bench`]: how fast a folder becomes batches; `mosaic`: the first views of a run on one image
 
 pub mod bench;
 mod budget;

@@ -98,6 +98,8 @@ pub struct AdapterSummary {
     pub pci_bus: String,
     /// Bytes of its memory; for an integrated GPU, its part of the processor's. `None` if the driver does not report it.
     pub memory_bytes: Option<u64>,
+    /// Whether its shaders have f16.
+    pub has_f16: bool,
     /// Limits of one kernel and one tensor.
     pub limits: AdapterLimits,
 }
@@ -116,6 +118,7 @@ impl AdapterSummary {
             id: format!("{:04x}:{:04x}", info.vendor, info.device),
             pci_bus: info.device_pci_bus_id,
             memory_bytes: capacity::memory_bytes(api, adapter),
+            has_f16: adapter.features().contains(wgpu::Features::SHADER_F16),
             limits: adapter.limits().into(),
         }
     }

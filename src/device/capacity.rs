@@ -6,6 +6,10 @@ use crate::memory::machine_bytes;
 
 /// Bytes of the adapter's memory: a discrete GPU's own, or an integrated one's part of the processor's. `None` if it is
 /// not known: OpenGL, and Metal on Macs with Intel's processors.
+#[cfg_attr(
+    target_vendor = "apple",
+    expect(unused_variables, reason = "wgpu-hal 29 keeps it to itself")
+)]
 pub(super) fn memory_bytes(api: Api, adapter: &wgpu::Adapter) -> Option<u64> {
     match api {
         #[cfg(not(target_vendor = "apple"))]

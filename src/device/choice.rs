@@ -219,7 +219,8 @@ fn best_hardware(adapters: &[AdapterSummary]) -> Option<Selected> {
 }
 
 /// The same integrated GPU through an API that gives it more than twice the memory, where there is one: AMD's Vulkan driver for Windows
-/// has only the part that the firmware keeps for the GPU (256 MiB to 4 GiB), Direct3D 12 half of the machine's. Not tried on such a one.
+/// has only the part that the firmware keeps for the GPU (256 MiB to 4 GiB), Direct3D 12 half of the machine's. Not where f16 would be lost:
+/// by Direct3D 12 it needs a compiler that Windows has not. Not tried on such a GPU.
 fn with_more_memory<'a>(
     adapters: &'a [AdapterSummary],
     adapter: &'a AdapterSummary,
@@ -230,6 +231,7 @@ fn with_more_memory<'a>(
     let is_same = |other: &&AdapterSummary| {
         adapter.kind == AdapterKind::Integrated
             && (other.kind, &other.id) == (adapter.kind, &adapter.id)
+            && (other.has_f16 || !adapter.has_f16)
             && other.api != Api::Gl
     };
     let others = adapters.iter().filter(is_same);

@@ -169,6 +169,7 @@ mod tests {
             id: String::new(),
             pci_bus: String::new(),
             memory_bytes: None,
+            has_f16: false,
             limits: AdapterLimits::from(wgpu::Limits::defaults()),
         };
         let tasks = |kind| runtime_options(Some(&adapter(kind))).tasks_max;

@@ -2,7 +2,8 @@
 //!
 //! By itself cubecl 0.10 cuts tensors out of pages as large as the largest tensor may be, 2 GiB on most GPUs: one tensor
 //! of more than an eighth of that takes a page for itself, for as long as the process lives, and a GPU is full with half
-//! of its memory in use. Here pages end at 256 MiB, and at an eighth of the GPU's memory, and what is larger has a buffer of about its own size.
+//! of its memory in use. Here pages end at 256 MiB, and at an eighth of the GPU's memory; what is
+//! larger has a buffer of about its own size.
 
 use burn_wgpu::MemoryConfiguration;
 use cubecl_runtime::memory_management::{MemoryPoolOptions, PoolType};

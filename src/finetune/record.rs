@@ -79,8 +79,9 @@ pub(super) fn input(
         format!("mean {mean}, std {std}"),
         folder.max_pixels.to_string(),
     ];
-    let mut names = INPUT.into_iter();
-    Ok(values.map(|value| format!("{} {value}", names.next().unwrap_or_default())))
+    Ok(std::array::from_fn(|at| {
+        format!("{} {}", INPUT[at], values[at])
+    }))
 }
 
 /// A value as model files have it, which stays in later versions, without the marks of JSON: `shorter 256`.

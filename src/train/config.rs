@@ -47,7 +47,8 @@ pub struct RunConfig {
     #[serde(skip_serializing_if = "Option::is_none")]
     pub held_out: Option<f64>,
     /// Whether the best teacher is kept as `best.safetensors`. It is evaluated before the first step and after each epoch, of
-    /// short epochs after one in `health_every` steps (in 50 where that is 0): by k-NN on labeled validation images, else by RankMe, which is only a hint. Default false.
+    /// short epochs after one in `health_every` steps (in 50 where that is 0): by k-NN on labeled validation images, else by
+    /// RankMe, which is only a hint. Default false.
     pub keep_best: bool,
     /// Threads that decode and augment; 0 for one per core, growing to at most four per core while they mostly wait
     /// for files. Default 0.

@@ -23,6 +23,7 @@ fn gpu(memory_bytes: Option<u64>, tensor_bytes: u64) -> Selected {
         id: String::new(),
         pci_bus: String::new(),
         memory_bytes,
+        has_f16: false,
         limits: AdapterLimits {
             buffer_bytes: 2 * tensor_bytes,
             binding_bytes: tensor_bytes,

@@ -14,6 +14,7 @@ pub fn card(kind: AdapterKind) -> AdapterSummary {
         id: "1002:744c".into(),
         pci_bus: String::new(),
         memory_bytes: Some(16 << 30),
+        has_f16: false,
         limits: AdapterLimits {
             buffer_bytes: 0,
             binding_bytes: 0,

@@ -168,7 +168,8 @@ impl EmbedArgs {
         };
         match store.as_mut().filter(|_| !is_cut_short) {
             Some(store) => {
-                write_or_keep(store, table)?;
+                let remedy = "the same command goes on from there";
+                write_or_keep(store, table, &partial(&self.out), remedy)?;
             }
             None => table.write(&out)?,
         }

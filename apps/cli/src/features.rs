@@ -227,7 +227,7 @@ impl<'a> Source<'a> {
             } else {
                 made
             };
-            write_or_keep(file, updated)?;
+            write(file, updated)?;
             let (name, images) = (printable(file.path()), counted(reused.computed, "image"));
             model.note(&format!("features {name}: {images} added or renewed"));
         }
@@ -290,28 +290,46 @@ pub fn read_finite(path: &Path) -> Result<EmbeddingTable> {
     }
 }
 
-/// `x.partial.npy` for `x.npy`.
+/// `x.partial.npy` for `x.npy`, what `ibot embed` goes on from.
 pub fn partial(out: &Path) -> PathBuf {
-    let ending = out.extension().unwrap_or_default().to_string_lossy();
-    out.with_extension(format!("partial.{ending}"))
+    beside(out, "partial")
 }
 
-/// Writes features, which may be hours of work; where the file cannot be written, beside it, and then the error says where they are.
+fn beside(out: &Path, word: &str) -> PathBuf {
+    let ending = out.extension().unwrap_or_default().to_string_lossy();
+    out.with_extension(format!("{word}.{ending}"))
+}
+
+/// Writes features into the file of `--features` or `--index`.
 ///
 /// # Errors
-/// As [`FeatureStore::write`].
-pub fn write_or_keep(store: &mut FeatureStore, table: EmbeddingTable) -> Result<()> {
+/// As [`write_or_keep`].
+pub fn write(store: &mut FeatureStore, table: EmbeddingTable) -> Result<()> {
+    // not under the name that an interrupted `ibot embed` goes on from
+    let kept = beside(store.path(), "kept");
+    let remedy = "give it a name of its own to use it, as in --features FILE";
+    write_or_keep(store, table, &kept, remedy)
+}
+
+/// Writes features, which may be hours of work; where the file cannot be written, as `kept`, and then the error says so.
+///
+/// # Errors
+/// As [`FeatureStore::write`], with `remedy` where they are kept.
+pub fn write_or_keep(
+    store: &mut FeatureStore,
+    table: EmbeddingTable,
+    kept: &Path,
+    remedy: &str,
+) -> Result<()> {
     let Err(error) = store.write(table) else {
         return Ok(());
     };
-    let partial = partial(store.path());
-    if store.table().write(&partial).is_err() {
+    if store.table().write(kept).is_err() {
         return Err(error);
     }
-    let partial = printable(&partial);
-    let remedy = "give it a name of its own to use it, as in --features FILE";
+    let kept = printable(kept);
     Err(Error::Embedding(format!(
-        "{error}; the features are in {partial}: {remedy}"
+        "{error}; the features are in {kept}: {remedy}"
     )))
 }
 
@@ -365,8 +383,8 @@ mod tests {
             stamps: vec![None],
             ..EmbeddingTable::default()
         };
-        let error = write_or_keep(&mut store, table.clone()).unwrap_err();
-        let kept = folder.join("all.partial.safetensors");
+        let error = write(&mut store, table.clone()).unwrap_err();
+        let kept = folder.join("all.kept.safetensors");
         assert!(error.to_string().contains(&printable(&kept)), "{error}");
         assert_eq!(
             EmbeddingTable::read(&kept).unwrap().features,

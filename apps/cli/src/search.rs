@@ -18,7 +18,7 @@ use ibot::{Error, Result};
 use serde::Serialize;
 
 use super::destination;
-use super::features::{read_finite, write_or_keep};
+use super::features::{read_finite, write};
 use super::model::ModelArgs;
 use super::sheets::save_sheet;
 use super::signals::stop_on_signal;
@@ -207,7 +207,7 @@ impl SearchArgs {
         let is_cut_short = embedded.is_cut_short;
         let table = EmbeddingTable::new(embedded, embedder.hash());
         if let Some(store) = store.as_mut().filter(|store| *store.table() != table) {
-            write_or_keep(store, table.clone())?;
+            write(store, table.clone())?;
             let (name, count) = (printable(store.path()), counted(table.len(), "image"));
             self.model.note(&format!("index {name}: {count}"));
         }

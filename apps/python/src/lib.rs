@@ -1,7 +1,7 @@
 //! The extension module `ibot_train._native`: what the Python package ibot-train calls.
 //!
 //! - `embedder`: a model on a thread of its own; `training`: a run on one, and its `events` as JSON; `choice`: words as arguments
-//! - `errors`: the library's errors as Python's exceptions, with the same text; `waiting`: Ctrl-C while Rust works
+//! - `errors`: the library's errors as Python's exceptions, with Python's names; `waiting`: Ctrl-C while Rust works
 //!
 //! Names, defaults and documentation are those of `python/ibot_train`; nothing here is for users.
 

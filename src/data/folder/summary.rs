@@ -28,7 +28,7 @@ pub struct ScanSummary {
     pub kinds: BTreeMap<String, usize>,
     /// Names of the classes: folders with a usable image somewhere below.
     pub classes: Vec<String>,
-    /// Names of the parts that the data set comes in, [`super::Parts`]; empty where it is in one.
+    /// Names of the parts that the data set comes in, [`crate::data::Parts`]; empty where it is in one.
     pub parts: Vec<String>,
     /// Folders that were left out because of their name, hidden ones and those of tools, and how many there are of each.
     pub of_tools: BTreeMap<String, usize>,

@@ -157,6 +157,10 @@ impl Task for EvalTask {
         vec![Pixels::from_levels(levels, &self.augment)]
     }
 
+    fn stop(&self) {
+        self.images.stop();
+    }
+
     fn samples(&self, number: usize) -> Option<Vec<usize>> {
         let count = self.images.source().len();
         let start = number * self.batch_size;

@@ -5,7 +5,7 @@
 //! those out by itself: damage is the same for all, so that any number of workers and ranks shows the same. What a disk or a server
 //! fails to give is another matter: it is asked for again when its turn comes, and no function of anything.
 
-use std::collections::HashSet;
+use std::collections::{HashMap, HashSet};
 use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, OnceLock, PoisonError, RwLock};
@@ -23,8 +23,13 @@ use crate::random::{Random, Stream};
 
 /// Images that are drawn in the place of another before all are tried: with half of a set damaged, one in 2^64 samples needs more.
 const DRAWS: usize = 64;
-/// Reads that may fail for one sample though the images may be fine: with the pauses between them, about a minute.
+/// Reads that may fail for one sample though the images may be fine: with the pauses between them, about a minute where each fails at
+/// once.
 const PATIENCE: usize = 64;
+/// How long they may take together: a share may take minutes to fail.
+const MOST_WAIT: Duration = Duration::from_secs(60);
+/// The same of an image that no other one may stand for: with the pauses, two thirds of a second.
+const TRIES: usize = 8;
 /// Pauses between such reads, the first and the longest. A share that is away refuses thousands of images a second.
 const PAUSES: [Duration; 2] = [Duration::from_millis(10), Duration::from_secs(1)];
 /// How often a pause looks whether the loader is dropped.
@@ -37,6 +42,8 @@ pub(in crate::data) struct Images {
     /// Those that are damaged or gone: few of many.
     unusable: RwLock<HashSet<usize>>,
     log: Mutex<SkipLog>,
+    /// The first tiles of files that could not be read, and in which epoch.
+    put_off: Mutex<HashMap<usize, u64>>,
     is_stopped: AtomicBool,
 }
 
@@ -48,8 +55,10 @@ struct SkipLog {
     fresh: Vec<(PathBuf, String)>,
     /// Files that could not be read once.
     unread: HashSet<PathBuf>,
-    /// The first of these that was not told yet, why, and how many they are.
-    fresh_unread: Option<(PathBuf, String, usize)>,
+    /// How many of them were told.
+    told: usize,
+    /// The first of these that was not told yet, and why.
+    fresh_unread: Option<(PathBuf, String)>,
 }
 
 impl SkipLog {
@@ -66,18 +75,21 @@ impl SkipLog {
         if !self.unread.insert(name.to_path_buf()) {
             return;
         }
-        let first = || (name.to_path_buf(), why.to_owned(), 0);
-        self.fresh_unread.get_or_insert_with(first).2 += 1;
+        let first = || (name.to_path_buf(), why.to_owned());
+        self.fresh_unread.get_or_insert_with(first);
     }
 
-    /// What is new, with one line for all that are read again: a share may have been away.
+    /// What is new. Those that are read again have one line, when there are twice as many as in the one before: a share that is away, or
+    /// fails now and then, would have thousands.
     fn take(&mut self) -> Vec<(PathBuf, String)> {
         let mut fresh = std::mem::take(&mut self.fresh);
-        if let Some((name, why, count)) = self.fresh_unread.take() {
+        let count = self.unread.len();
+        if let Some((name, why)) = (self.fresh_unread).take_if(|_| count >= 2 * self.told) {
             let which = match count - 1 {
                 0 => "it is".to_owned(),
                 others => format!("it and {} are", counted(others, "other file")),
             };
+            self.told = count;
             fresh.push((name, format!("{why}; {which} read again in the next epoch")));
         }
         fresh
@@ -102,6 +114,7 @@ impl Images {
             cache: is_small.then(|| (0..count).map(|_| OnceLock::new()).collect()),
             unusable: RwLock::default(),
             log: Mutex::default(),
+            put_off: Mutex::default(),
             is_stopped: AtomicBool::new(false),
             source,
         }
@@ -124,19 +137,20 @@ impl Images {
         }
     }
 
-    /// Image `index`; None if it cannot be read.
+    /// Image `index`; None if it cannot be read, tried again for a moment where that may pass.
     ///
     /// # Errors
-    /// The server of the images fails.
+    /// The server of the images fails; [`Error::Stopped`].
     pub fn get(&self, index: usize) -> Result<Option<Arc<RgbImage>>> {
-        Ok(match self.look(index)? {
-            Look::Image(image) => Some(image),
-            Look::Unusable => None,
-            Look::Unread(name, why) => {
-                lock(&self.log).skip(name, why);
-                None
+        for failed in 1..=TRIES {
+            match self.look(index)? {
+                Look::Image(image) => return Ok(Some(image)),
+                Look::Unusable => break,
+                Look::Unread(name, why) if failed == TRIES => lock(&self.log).skip(name, why),
+                Look::Unread(..) => self.pause(failed)?,
             }
-        })
+        }
+        Ok(None)
     }
 
     fn look(&self, index: usize) -> Result<Look> {
@@ -191,16 +205,19 @@ impl Images {
         seed: u64,
         epoch: u64,
     ) -> Result<(usize, Arc<RgbImage>)> {
-        let mut failed = 0;
+        let (mut failed, mut since) = (0, None);
         let stand_ins = std::iter::once_with(|| self.stand_ins(sample, seed, epoch)).flatten();
-        for index in std::iter::once(sample).chain(stand_ins) {
+        for index in self.own(sample, epoch).into_iter().chain(stand_ins) {
             match self.look(index)? {
                 Look::Image(image) => return Ok((index, image)),
                 Look::Unusable => {}
                 Look::Unread(name, why) => {
                     lock(&self.log).put_off(&name, &why);
+                    self.put_off_file(index, epoch);
                     failed += 1;
-                    if failed == PATIENCE {
+                    let since = *since.get_or_insert_with(Instant::now);
+                    // the time of one read alone says nothing of the others
+                    if failed == PATIENCE || failed > 2 && since.elapsed() >= MOST_WAIT {
                         let name = printable(name);
                         return Err(Error::Loader(format!(
                             "{failed} images in a row could not be read, the last one: {name}: {why}"
@@ -211,6 +228,20 @@ impl Images {
             }
         }
         Err(self.none_usable())
+    }
+
+    /// `sample`, unless it is a tile of a file that could not be read in this epoch: each of its tiles would wait for it again.
+    fn own(&self, sample: usize, epoch: u64) -> Option<usize> {
+        let file = self.source.of_one_file(sample);
+        let has_failed = file.len() > 1 && lock(&self.put_off).get(&file.start) == Some(&epoch);
+        (!has_failed).then_some(sample)
+    }
+
+    fn put_off_file(&self, index: usize, epoch: u64) {
+        let file = self.source.of_one_file(index);
+        if file.len() > 1 {
+            lock(&self.put_off).insert(file.start, epoch);
+        }
     }
 
     /// Images to try in the place of `sample`: some that are drawn, so that no neighbor gets the weight of a folder of damaged
@@ -228,7 +259,7 @@ impl Images {
         drawn.chain(first..count).chain(0..first)
     }
 
-    /// Waits after so many reads that failed; not after the first: one file without permission, or on a bad sector, costs no time.
+    /// Waits after so many reads that failed; not after the first: one file on a bad sector costs no time.
     fn pause(&self, failed: usize) -> Result<()> {
         let Some(doublings) = failed.checked_sub(2) else {
             return Ok(());

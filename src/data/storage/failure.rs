@@ -5,9 +5,10 @@ use std::path::Path;
 
 use crate::error::Error;
 
-/// Kinds of I/O errors that say something of the file itself: it is gone, is another thing now, or ends too early.
-const OF_THE_FILE: [ErrorKind; 8] = [
+/// Kinds of I/O errors that say something of the file itself: it is gone, is another thing now, may not be read, or ends too early.
+const OF_THE_FILE: [ErrorKind; 9] = [
     ErrorKind::NotFound,
+    ErrorKind::PermissionDenied,
     ErrorKind::NotADirectory,
     ErrorKind::IsADirectory,
     ErrorKind::InvalidFilename,
@@ -71,7 +72,6 @@ mod tests {
         assert!(!may_pass(&Error::data("a.png", "truncated")));
         for kind in [
             ErrorKind::TimedOut,
-            ErrorKind::PermissionDenied,
             ErrorKind::StaleNetworkFileHandle,
             ErrorKind::Other,
         ] {

@@ -79,22 +79,18 @@ impl Pixels {
 
     /// The first entries, or all where there are not so many; the others stay.
     pub(crate) fn take_first(&mut self, entries: usize) -> Self {
-        let others = |len: usize| entries.min(len);
+        if entries >= self.len() {
+            return std::mem::take(self);
+        }
         match self {
             Self::Levels {
                 levels,
                 normalization,
-            } => {
-                let others = levels.split_off(others(levels.len()));
-                Self::Levels {
-                    levels: std::mem::replace(levels, others),
-                    normalization: *normalization,
-                }
-            }
-            Self::Values(values) => {
-                let others = values.split_off(others(values.len()));
-                Self::Values(std::mem::replace(values, others))
-            }
+            } => Self::Levels {
+                levels: levels.drain(..entries).collect(),
+                normalization: *normalization,
+            },
+            Self::Values(values) => Self::Values(values.drain(..entries).collect()),
         }
     }
 

@@ -14,6 +14,7 @@ fn adapters(kinds: &[(&str, AdapterKind, Api)]) -> Vec<AdapterSummary> {
         id: "10de:2684".to_owned(),
         pci_bus: String::new(),
         memory_bytes: None,
+        has_f16: false,
         limits: AdapterLimits {
             buffer_bytes: 1 << 31,
             binding_bytes: 1 << 27,
@@ -122,8 +123,12 @@ fn auto_takes_an_integrated_gpu_where_it_has_its_memory() {
     // about as much as Vulkan has on others
     list[0].memory_bytes = Some(8 << 30);
     assert_eq!(api(&list), Api::Vulkan);
-    // and another GPU is another one
     list[0].memory_bytes = Some(512 << 20);
+    list[0].has_f16 = true;
+    assert_eq!(api(&list), Api::Vulkan, "f16 would be lost");
+    list[1].has_f16 = true;
+    assert_eq!(api(&list), Api::Dx12);
+    // and another GPU is another one
     list[1].id = "10de:0000".to_owned();
     assert_eq!(api(&list), Api::Vulkan);
 }

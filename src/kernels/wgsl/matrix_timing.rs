@@ -331,6 +331,7 @@ mod tests {
             id: String::new(),
             pci_bus: String::new(),
             memory_bytes: None,
+            has_f16: false,
             limits: wgpu::Limits::default().into(),
         });
         let slow = |_: Tile, repeats: u32| 900 * MS * repeats;

@@ -8,8 +8,8 @@ use crate::train::run::image_counts::{OTHER_NAMES, ValidationImages};
 use crate::train::run::record::{NAME, RunRecord};
 use crate::train::settings_diff::{Flat, differing, flatten};
 
-/// Settings that may differ when a run is resumed, because they change no weight (`health_every` only decides when `on_anomaly`
-/// looks).
+/// Settings that may differ when a run is resumed, because they change no weight that is trained: `health_every` decides when
+/// `on_anomaly` looks and, of short epochs, after which ones teachers are written and compared.
 const FREE: [&str; 7] = [
     "workers",
     "health_every",

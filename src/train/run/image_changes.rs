@@ -29,7 +29,10 @@ fn holds_out_fewer(before: &RunRecord, now: &RunRecord) -> bool {
         let validation = of.validation.as_ref().filter(|_| of.val.is_none());
         validation.map(|validation| validation.images)
     };
-    before.found.is_some() && before.found == now.found && held_out(now) < held_out(before)
+    let are_fewer = held_out(now)
+        .zip(held_out(before))
+        .is_some_and(|(now, before)| 0 < now && now < before);
+    before.found.is_some() && before.found == now.found && are_fewer
 }
 
 /// The sources, where they are the same in another order: images of equal names in several of them would change places, which
