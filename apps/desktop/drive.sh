@@ -28,12 +28,12 @@ die() {
     exit 1
 }
 
-# until the window's title has this in it
+# until the window's title has this in it, and is another than the second argument
 until_title() {
     for _ in $(seq 600); do
         kill -0 "$desktop" 2>/dev/null || die "the window is gone before: $1"
         title=$(xdotool getwindowname "$window" 2>/dev/null || true)
-        [[ $title == *"$1"* ]] && return
+        [[ $title == *"$1"* && $title != "${2:-}" ]] && return
         sleep 0.2
     done
     die "the title is '$title', not '$1', after two minutes"
@@ -92,8 +92,8 @@ until_title "images embedded"
 [ -d "$work/images-ibot/checkpoints" ] || die "the stopped run left no checkpoint"
 stopped=$(ls "$work/images-ibot/checkpoints")
 xdotool key ctrl+Return # the run goes on from there
-until_title "step "
-sleep 5             # it makes some steps
+until_title "step " # that of the checkpoint, before the run has made one
+until_title "step " "$title"
 xdotool key ctrl+q  # the window closes once the checkpoint is written
 wait "$desktop" || die "the window ended with status $?"
 [ "$(ls "$work/images-ibot/checkpoints")" != "$stopped" ] || die "quitting during the run left no checkpoint"

@@ -3,17 +3,20 @@
 use std::path::{Path, PathBuf};
 
 use eframe::egui::{
-    self, CentralPanel, Context, Key, KeyboardShortcut, Modifiers, Panel, Ui, ViewportCommand,
+    self, CentralPanel, Context, Event, Key, KeyboardShortcut, Modifiers, Panel, Ui,
+    ViewportCommand,
 };
 use ibot::app::DeviceRequest;
+use ibot::device::end_process_at_once;
 use ibot::error::printable;
+use ibot::files::model::holds_model;
 use rfd::AsyncFileDialog;
 
 use super::background::Background;
 use super::details::Details;
 use super::gallery::Gallery;
 use super::grid::Grid;
-use super::model::{Model, holds_model};
+use super::model::Model;
 use super::run_log::Action;
 use super::thumbnails::Thumbnails;
 use super::training::TrainingTab;
@@ -88,6 +91,7 @@ impl Desktop {
 
     /// Opens a folder of images.
     pub fn open_images(&mut self, ctx: &Context, folder: PathBuf) {
+        self.note = None;
         self.training.folder_opened(&folder);
         self.gallery.open(ctx, folder);
         self.grid = Grid::default();
@@ -98,6 +102,7 @@ impl Desktop {
 
     /// Opens a model; `encoder` is its timm name, for a file that does not say it.
     pub fn open_model(&mut self, model: PathBuf, encoder: Option<String>) {
+        self.note = None;
         self.model.open(model, encoder);
     }
 
@@ -145,6 +150,10 @@ impl Desktop {
     /// Keeps the window until a run that is being trained has written its checkpoint, so that a frame need not wait for it.
     fn close_when_written(&mut self, ctx: &Context) {
         let is_asked = ctx.input(|input| input.viewport().close_requested());
+        if is_asked && self.is_closing && self.training.is_running() {
+            // a driver or a dead share may hold the run's thread for good; a checkpoint on disk is whole or not there
+            end_process_at_once(1);
+        }
         if is_asked && self.training.is_running() {
             ctx.send_viewport_cmd(ViewportCommand::CancelClose);
             self.training.stop();
@@ -208,8 +217,12 @@ impl Desktop {
             show_closing(ui);
             return;
         }
+        let before = self.tab;
         let wanted = self.keys(ui);
         let clicked = Panel::top("top").show(ui, |ui| self.show_top(ui)).inner;
+        if self.tab != before && self.tab == Tab::Training {
+            self.training.opened();
+        }
         if let Some(wanted) = wanted.or(clicked) {
             self.ask(ui.ctx(), wanted, frame);
         }
@@ -342,11 +355,29 @@ impl Desktop {
 
 /// In place of everything else, while a run writes its checkpoint.
 fn show_closing(ui: &mut Ui) {
+    // not where the keys of the first request are only held down
+    let is_quit = |event: &Event| {
+        let Event::Key {
+            key,
+            pressed,
+            repeat,
+            modifiers,
+            ..
+        } = event
+        else {
+            return false;
+        };
+        *key == QUIT.logical_key && *pressed && !repeat && modifiers.command
+    };
+    if ui.input(|input| input.events.iter().any(is_quit)) {
+        ui.ctx().send_viewport_cmd(ViewportCommand::Close);
+    }
     CentralPanel::default().show(ui, |ui| {
         ui.vertical_centered(|ui| {
             ui.add_space(ui.available_height() / 3.0);
             ui.spinner();
             ui.label("Writing a checkpoint. The window closes when it is written.");
+            ui.label("Close it again to quit without that.");
         });
     });
 }

@@ -19,6 +19,7 @@ use super::gallery::Gallery;
 use super::model::Model;
 use super::neighbors::Neighbors;
 use super::thumbnails::{Thumbnails, color_image, reduced};
+use super::words::in_window;
 
 /// Longer side of an image shown without a model, in pixels.
 const WHOLE: u32 = 512;
@@ -170,6 +171,8 @@ impl Details {
     }
 
     fn show_controls(&mut self, ui: &mut Ui, heads: usize) {
+        // a letter that is typed into a field, a name for example, is not meant for the image
+        let is_typing = ui.ctx().text_edit_focused();
         ui.horizontal_wrapped(|ui| {
             for (overlay, text, key) in [
                 (Overlay::Nothing, "Image", Key::N),
@@ -178,7 +181,7 @@ impl Details {
             ] {
                 let button = ui.selectable_value(&mut self.overlay, overlay, text);
                 button.on_hover_text(key.name());
-                if ui.input_mut(|input| input.consume_key(Modifiers::NONE, key)) {
+                if !is_typing && ui.input_mut(|input| input.consume_key(Modifiers::NONE, key)) {
                     self.overlay = overlay;
                 }
             }
@@ -235,7 +238,7 @@ impl Shown {
                 let texture = ctx.load_texture("selected image", pixels, TextureOptions::LINEAR);
                 self.image = Some(texture);
             }
-            Err(error) => self.error = Some(error.to_string()),
+            Err(error) => self.error = Some(in_window(&error.to_string())),
         }
     }
 
@@ -248,10 +251,10 @@ impl Shown {
             Ok(Some(Ok(features))) => {
                 self.maps = model.ready().map(|(_, info)| maps(ctx, info, &features));
             }
-            Ok(Some(Err(error))) => self.error = Some(error.to_string()),
+            Ok(Some(Err(error))) => self.error = Some(in_window(&error.to_string())),
             Ok(None) | Err(Error::Stopped) => {}
-            Err(error @ Error::Device(_)) => model.fail(&error),
-            Err(error) => self.error = Some(error.to_string()),
+            // those of an image are in the list: the device failed, or the file is another one by now, or gone
+            Err(error) => model.fail(&error),
         }
     }
 }

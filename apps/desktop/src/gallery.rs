@@ -12,6 +12,7 @@ use ibot::eval::nearest;
 
 use super::background::Background;
 use super::model::{Model, Origin};
+use super::words::in_window;
 
 /// Features are stored in blocks of so many images.
 const BLOCK: usize = 1024;
@@ -182,7 +183,7 @@ impl Gallery {
                     (skipped > 0).then(|| format!("{} skipped", counted(skipped, "file")));
                 return true;
             }
-            Ok(Err(error)) => self.message = Some(error.to_string()),
+            Ok(Err(error)) => self.message = Some(in_window(&error.to_string())),
             Err(error) => self.message = Some(error.into()),
         }
         false
@@ -220,7 +221,8 @@ impl Gallery {
         }
     }
 
-    /// Takes the features that are done, and an error of the device or of the model's file.
+    /// Takes the features that are done, and an error, which is of the device or of the model's file: those of images are among
+    /// the features.
     pub fn receive_features(&mut self, model: &mut Model) {
         let Some(mut job) = self.embedding.take() else {
             return;
@@ -231,8 +233,7 @@ impl Gallery {
             None => self.embedding = Some(job),
             Some(Ok(rest)) => self.add(rest),
             Some(Err(Error::Stopped)) => {}
-            Some(Err(error @ (Error::Device(_) | Error::Weights { .. }))) => model.fail(&error),
-            Some(Err(error)) => self.message = Some(error.to_string()),
+            Some(Err(error)) => model.fail(&error),
         }
     }
 

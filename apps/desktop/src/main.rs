@@ -2,7 +2,7 @@
 //!
 //! `cargo run --release -p ibot-desktop -- [FOLDER] [--model teacher.safetensors]`
 //!
-//! - `app`: the window; `gpu`: what it is drawn on, and what models compute on
+//! - `app`: the window; `gpu`: what it is drawn on
 //! - `model`: the model behind it; `gallery`: the folder and its features; `failure`: a device that failed, and others
 //! - `details`: the selected image; `neighbors`: those like it
 //! - `training`: a run; `run_settings`: what it is started with; `run_log`: its events; `curve`: its numbers
@@ -39,7 +39,8 @@ use clap::Parser;
 use clap::builder::PossibleValuesParser;
 use eframe::egui::{Context, Ui, ViewportBuilder};
 use eframe::{NativeOptions, Renderer};
-use ibot::device::BackendChoice;
+use ibot::app::DeviceRequest;
+use ibot::device::{BackendChoice, select};
 
 use app::Desktop;
 use run_settings::{CHOSEN, presets};
@@ -96,8 +97,11 @@ fn main() -> ExitCode {
         ..NativeOptions::default()
     };
     options.wgpu_options.wgpu_setup = window;
+    // GPUs are listed here once, as a frame would wait for it; without a device, the model or the run says why
+    let device = select(arguments.backend, None)
+        .map_or_else(|_| arguments.backend.into(), DeviceRequest::from);
     let start = move |creation: &eframe::CreationContext<'_>| {
-        let mut desktop = Desktop::new(arguments.backend.into(), &arguments.preset);
+        let mut desktop = Desktop::new(device, &arguments.preset);
         if let Some(folder) = arguments.folder {
             desktop.open_images(&creation.egui_ctx, folder);
         }

@@ -13,19 +13,10 @@ use super::background::spawn;
 use super::failure::Failure;
 use super::words::encoder_to_try;
 
-/// Longest batch: a frame may wait this long where the window is drawn by the same GPU.
-const BATCH_TIME: Duration = Duration::from_millis(30);
 /// The model is freed after this long without a request.
 const IDLE: Duration = Duration::from_secs(600);
 /// How often a loading model is polled.
 const POLL_INTERVAL: Duration = Duration::from_millis(50);
-/// Weights beside a `config.json`, of timm or transformers.
-const WEIGHTS: [&str; 4] = [
-    "model.safetensors",
-    "model.safetensors.index.json",
-    "pytorch_model.bin",
-    "pytorch_model.bin.index.json",
-];
 
 /// A model file on a device, or none.
 pub struct Model {
@@ -49,12 +40,6 @@ pub struct Origin {
     info: ModelInfo,
 }
 
-/// Whether a folder holds a model: a `config.json`, and weights beside it.
-pub fn holds_model(folder: &Path) -> bool {
-    let has = |name: &str| folder.join(name).is_file();
-    has("config.json") && WEIGHTS.into_iter().any(has)
-}
-
 impl Model {
     /// None yet; the next one computes on `device`.
     pub fn none(device: DeviceRequest) -> Self {
@@ -72,7 +57,7 @@ impl Model {
 
     /// Starts to load a file, or the one in a folder, in place of the one before; `encoder` is for a file that does not say it.
     pub fn open(&mut self, path: PathBuf, encoder: Option<String>) {
-        let mut config = EmbedderConfig {
+        let config = EmbedderConfig {
             options: ModelOptions {
                 encoder: encoder.clone(),
                 ..ModelOptions::default()
@@ -81,9 +66,6 @@ impl Model {
             idle: Some(IDLE),
             ..EmbedderConfig::new(path.clone())
         };
-        if matches!(self.device, DeviceRequest::Selected(_)) {
-            config.batch_time = Some(BATCH_TIME);
-        }
         if let Some(old) = self.handle.take() {
             // its thread may be loading or computing, which the last handle waits for
             spawn(move || drop(old));

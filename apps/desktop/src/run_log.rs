@@ -81,7 +81,8 @@ impl RunLog {
             }
             TrainingEvent::Anomalies { step, anomalies } => {
                 let found: Vec<String> = anomalies.iter().map(ToString::to_string).collect();
-                self.anomaly = Some(format!("step {step}: {}", found.join("; ")));
+                let found = in_window(&found.join("; "));
+                self.anomaly = Some(format!("step {step}: {found}"));
             }
             TrainingEvent::RolledBack(step) => self.say(format!("went back to step {step}")),
             TrainingEvent::Checkpoint(step) => self.say(format!("checkpoint of step {step}")),

@@ -52,6 +52,13 @@ impl TrainingTab {
         name.push("-ibot");
         self.settings.out = folder.with_file_name(name);
         self.out_text = self.settings.out.display().to_string();
+        // what was refused of another folder, and the button to go on with it, would be taken for this one's
+        self.log.failure = None;
+    }
+
+    /// The tab came to the front: the run folder may have been deleted, or another program may have begun a run in it.
+    pub fn opened(&mut self) {
+        self.settings.look_again();
     }
 
     /// The next run computes on another device.
@@ -70,9 +77,9 @@ impl TrainingTab {
         Some([done, start.steps])
     }
 
-    /// Whether a run is under way, or writes its last checkpoint.
+    /// Whether a run is under way, or writes its last checkpoint, or ended and its last events and error are not yet taken.
     pub fn is_running(&self) -> bool {
-        self.handle.as_ref().is_some_and(|run| !run.is_over())
+        self.handle.is_some()
     }
 
     /// Whether the last run ended with an error.
@@ -109,7 +116,11 @@ impl TrainingTab {
                 self.last_out.clone_from(&self.settings.out);
                 self.is_device_failed = false;
             }
-            Err(error) => self.log.failure = Some(Failure::new(&error)),
+            Err(error) => {
+                self.log.failure = Some(Failure::new(&error));
+                // what the fields show may be of a run that is gone, or lack one that was begun meanwhile
+                self.settings.look_again();
+            }
         }
     }
 
@@ -233,7 +244,7 @@ impl TrainingTab {
     fn show_buttons(&mut self, ui: &mut Ui, gallery: &Gallery, device: &DeviceRequest) {
         let pressed = ui.input_mut(|input| input.consume_shortcut(&START_OR_STOP));
         let keys = ui.ctx().format_shortcut(&START_OR_STOP);
-        let Some(run) = self.handle.as_ref().filter(|run| !run.is_over()) else {
+        let Some(run) = &self.handle else {
             let needs = if gallery.to_train_on().count == 0 {
                 Some("Open a folder of images first.")
             } else if self.settings.out.as_os_str().is_empty() {

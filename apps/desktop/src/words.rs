@@ -2,8 +2,8 @@
 
 use ibot::Error;
 
-/// What the library says, and what the window says instead; the first that fits is taken.
-const HERE: [(&str, &str); 16] = [
+/// What the library says, and what the window says instead. All are replaced, in this order: later ones are parts of earlier ones.
+const HERE: &[(&str, &str)] = &[
     (
         "choose another folder with `out`, or resume by `allow_changes`",
         "Name another run folder, or resume anyway.",
@@ -35,15 +35,27 @@ const HERE: [(&str, &str); 16] = [
         "start another embedder to use it as it is now",
         "try again to use it as it is now",
     ),
-    ("by `encoder`, such as", "below, such as"),
-    (
-        "by `encoder`; `encoder_names` lists the known names",
-        "below",
-    ),
+    ("of its model by `encoder`", "of its model below"),
+    ("; `encoder_names` lists the known names", ""),
     ("; `encoder_names` lists all", ""),
     ("as `encoder`", "below"),
     ("`encoder`", "the encoder"),
-    ("`epochs` or `steps`", "epochs or steps"),
+    (
+        "give some as `val` or `held_out`",
+        "begin a new run on images in a folder for each class",
+    ),
+    ("or `precision` f32 may help", "may help"),
+    ("compute with `backend` flex", "use the CPU"),
+    (
+        "Lower `batch_size`, the number or size of the crops, or the number of prototypes; `ibot devices` shows the largest tensor \
+         on this adapter",
+        "Lower the batch size",
+    ),
+    (
+        "use fewer images per step (`batch_size`, or `micro_batch_size`)",
+        "lower the batch size",
+    ),
+    ("`batch_size`", "the batch size"),
 ];
 
 /// How the library refuses a run that could go on with changes.
@@ -87,7 +99,42 @@ pub fn encoder_to_try(error: &Error) -> Option<String> {
 
 #[cfg(test)]
 mod tests {
+    use std::path::Path;
+
     use super::*;
+
+    /// The library's sources below a folder, with texts that are broken over lines in one piece.
+    fn sources(folder: &Path) -> String {
+        let mut all = String::new();
+        for entry in folder.read_dir().unwrap() {
+            let path = entry.unwrap().path();
+            if path.is_dir() {
+                all.push_str(&sources(&path));
+            } else if path.extension().is_some_and(|ending| ending == "rs") {
+                let source = std::fs::read_to_string(&path).unwrap();
+                let mut is_broken = false;
+                for line in source.lines() {
+                    let line = if is_broken { line.trim_start() } else { line };
+                    is_broken = line.ends_with('\\');
+                    all.push_str(line.strip_suffix('\\').unwrap_or(line));
+                    if !is_broken {
+                        all.push('\n');
+                    }
+                }
+            }
+        }
+        all
+    }
+
+    /// A text that the library words anew would be shown as it is.
+    #[test]
+    fn what_is_replaced_is_what_the_library_says() {
+        let library = sources(&Path::new(env!("CARGO_MANIFEST_DIR")).join("../../src"));
+        let replaced = HERE.iter().map(|(said, _)| *said);
+        for said in replaced.chain([RESUMES, ROLLS_BACK, ROLLS_BACK_TO]) {
+            assert!(library.contains(said), "{said}");
+        }
+    }
 
     #[test]
     fn what_the_window_lacks_is_not_named() {

@@ -1,6 +1,6 @@
 //! `config.json` and `preprocessor_config.json` beside weights: of timm, and of transformers.
 
-use std::path::Path;
+use std::path::{Path, PathBuf};
 
 use serde::de::DeserializeOwned;
 use serde_json::Value;
@@ -23,16 +23,27 @@ pub(super) const WEIGHTS: [&str; 4] = [
     "pytorch_model.bin.index.json",
 ];
 
+/// Whether a folder holds a model as timm and transformers write it: `config.json`, and weights beside it.
+#[must_use]
+pub fn holds_model(folder: &Path) -> bool {
+    files_in(folder).is_some()
+}
+
+/// The `config.json` of such a folder, and its weights.
+fn files_in(folder: &Path) -> Option<[PathBuf; 2]> {
+    let there = |name: &str| Some(folder.join(name)).filter(|path| path.is_file());
+    Some([there(CONFIG)?, WEIGHTS.into_iter().find_map(there)?])
+}
+
 /// The weights in a folder with a `config.json`, and what that says; none for any other folder.
 ///
 /// # Errors
 /// As [`read_description`].
 pub(super) fn described_folder(folder: &Path) -> Result<Option<LocalModel>> {
-    let there = |name: &str| Some(folder.join(name)).filter(|path| path.is_file());
-    let (Some(config), Some(file)) = (there(CONFIG), WEIGHTS.into_iter().find_map(there)) else {
+    let Some([config, file]) = files_in(folder) else {
         return Ok(None);
     };
-    let preprocessor = there(PREPROCESSOR);
+    let preprocessor = Some(folder.join(PREPROCESSOR)).filter(|path| path.is_file());
     let described = read_description(&config, preprocessor.as_deref(), CONFIG)?;
     Ok(Some(LocalModel { file, described }))
 }

@@ -31,6 +31,7 @@ pub use card::{CARD_FORMAT, DataCard, ModelCard, Preprocessing, read_card};
 pub use classifier::LinearClassifier;
 pub(crate) use classifier::softmax;
 pub use described::{Described, LocalModel};
+pub use description::holds_model;
 pub use file::{LoadedModel, ModelOptions, file_hash, read_model, write_model, write_model_as};
 pub(crate) use fingerprint::first_features;
 pub use fingerprint::{FINGERPRINT_IMAGES, compare_fingerprint, fingerprint, fingerprint_images};

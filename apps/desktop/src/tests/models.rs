@@ -5,13 +5,13 @@ use std::path::{Path, PathBuf};
 use eframe::egui::DroppedFile;
 use egui_kittest::kittest::Queryable as _;
 use ibot::backbone::vit_from_name;
+use ibot::files::model::holds_model;
 use ibot::files::{state_dict, write_safetensors};
 use ibot::kernels::Flex;
 use ibot::random::{Random, Stream};
 
 use super::tiny_model::Scratch;
 use super::{Window, folder_of, until_said, window};
-use crate::model::holds_model;
 
 /// A small transformer of timm's, as the weights alone.
 const ENCODER: &str = "vit_tiny_patch16_224";

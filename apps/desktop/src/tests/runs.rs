@@ -6,6 +6,30 @@ use egui_kittest::kittest::{NodeT as _, Queryable as _};
 use super::tiny_model::Scratch;
 use super::{Window, folder_of, number, set_number, start_demo, until, until_said, window};
 
+/// Its button would go on with a run in the folder of now, which was never shown.
+#[test]
+fn a_refusal_does_not_outlive_the_folder_it_is_of() {
+    let scratch = Scratch::new("desktop-refused-run");
+    let images = scratch.images(12);
+    let other = scratch.path("other");
+    std::fs::create_dir(&other).unwrap();
+    std::fs::copy(&images[0], other.join("0.png")).unwrap();
+    let mut window = window(folder_of(&images), None);
+    start_demo(&mut window);
+    until_said(&mut window, "of 2000");
+    window.get_by_label("Stop").click();
+    until_said(&mut window, "stopped after step ");
+    window.run_steps(2);
+    set_number(&mut window, "Steps", 2500.0);
+    window.get_by_label("Start training").click();
+    until_said(&mut window, "steps: 2000 -> 2500");
+    assert!(window.query_by_label("Resume anyway").is_some());
+    let ctx = window.ctx.clone();
+    window.state_mut().open_images(&ctx, other);
+    window.run_steps(2);
+    assert!(window.query_by_label("Resume anyway").is_none());
+}
+
 /// What the window asks of the system in a frame.
 fn commands(window: &Window) -> &[ViewportCommand] {
     let output = window.output().viewport_output.get(&ViewportId::ROOT);
