@@ -1,5 +1,6 @@
 //! Images that look like no others.
 
+use std::collections::BTreeMap;
 use std::fs;
 
 use image::{Rgb, RgbImage};
@@ -81,6 +82,28 @@ fn the_odd_image_is_first() {
     );
 }
 
+/// Whether all images have the same distances. The products of one image and of all at once may round differently, by the processor, and
+/// the square root makes 3e-4 of the last digit of a similarity of 1.
+fn assert_alike(found: &Value, expected: &Value) {
+    let distances = |report: &Value| -> BTreeMap<String, f64> {
+        let pairs = outliers(report).iter();
+        let pair = |of: &Value| {
+            let path = of["path"].as_str().unwrap().to_owned();
+            (path, of["distance"].as_f64().unwrap())
+        };
+        pairs.map(pair).collect()
+    };
+    let (found, expected) = (distances(found), distances(expected));
+    assert!(found.keys().eq(expected.keys()));
+    for (path, distance) in &expected {
+        let found = found[path];
+        assert!(
+            (found - distance).abs() < 2e-3,
+            "{path}: {found} {distance}"
+        );
+    }
+}
+
 #[test]
 fn the_odd_patch_is_shown() {
     let trained = trained_as("outlier-patches", &["--steps", "3"]);
@@ -100,7 +123,7 @@ fn the_odd_patch_is_shown() {
         assert_eq!(first["patch"], serde_json::json!([1, 1]));
         assert!(first["distance"].as_f64() > outliers(report)[1]["distance"].as_f64());
     }
-    assert_eq!(outliers(&with_good), outliers(&of_folder));
+    assert_alike(&with_good, &of_folder);
     assert!(outliers(&of_folder)[0]["distance"].as_f64().unwrap() > 5e-2);
     let files = of_folder["files"].as_array().unwrap();
     assert_eq!(files.len(), 2 + 3);
