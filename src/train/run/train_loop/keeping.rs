@@ -245,6 +245,11 @@ impl<B: TrainBackend, M: TrainBackbone<B>> TrainLoop<'_, B, M> {
             }
             Standing::Best => {}
         }
+        self.write_best()
+    }
+
+    /// Writes the teacher of this step as the best one.
+    pub(super) fn write_best(&mut self) -> Result<()> {
         let (guard, device) = (&self.setup.guard, self.trainer.device());
         let teacher = &self.trainer.method.teacher.backbone;
         let tensors = guard.read::<B, _>(device, || state_dict(teacher))?;

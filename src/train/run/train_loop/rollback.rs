@@ -7,8 +7,6 @@ use crate::backbone::TrainBackbone;
 use crate::collective::all_ok;
 use crate::error::{Error, Result, printable};
 use crate::files::checkpoint::Checkpoint;
-use crate::files::model::{write_model, write_timm_folder};
-use crate::files::state_dict;
 use crate::kernels::TrainBackend;
 use crate::train::health::{HealthMonitor, OnAnomaly};
 use crate::train::run::best::{BEST, best_teacher, set_best_aside};
@@ -16,7 +14,6 @@ use crate::train::run::observer::Observer;
 use crate::train::run::setup::loader;
 use crate::train::run::together::found_by_rank_0;
 use crate::train::run::train_loop::TrainLoop;
-use crate::train::weights::Origin;
 
 /// Factor of the learning rate at a rollback.
 const FACTOR: f64 = 0.5;
@@ -121,26 +118,14 @@ impl<B: TrainBackend, M: TrainBackbone<B>> TrainLoop<'_, B, M> {
 
     /// Keeps the teacher that the run went back to as the best one, where the best one was of a discarded step. Later ones are then
     /// compared with it, though one before it may have been better: the weights of that are gone.
-    fn keep_restored(&self, observer: &mut dyn Observer) -> Result<()> {
+    fn keep_restored(&mut self, observer: &mut dyn Observer) -> Result<()> {
         let (folder, images) = (self.folder.path(), &self.images.evaluated);
         let is_wanted = self.config.keep_best && best_teacher(folder).is_none();
         if !is_wanted || !self.comparison().has_measured(folder, self.step, images)? {
             return Ok(());
         }
-        let (guard, device) = (&self.setup.guard, self.trainer.device());
-        let teacher = &self.trainer.method.teacher.backbone;
-        let tensors = guard.read::<B, _>(device, || state_dict(teacher))?;
-        let origin = Origin {
-            config: &self.config,
-            data: Some(&self.images.card),
-            step: self.step,
-        };
-        let card = origin.card::<B::InnerBackend, _>("teacher", teacher, guard, device)?;
-        // nothing writes in the background: the checkpoint was read after that
-        let path = folder.join(BEST);
-        write_model(&path, &card, &tensors)?;
-        write_timm_folder(&path, &card)?;
-        let (path, step) = (printable(path), self.step);
+        self.write_best()?;
+        let (path, step) = (printable(self.folder.path().join(BEST)), self.step);
         observer.note(&format!("{path} is now the teacher of step {step}"));
         Ok(())
     }
