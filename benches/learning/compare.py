@@ -5,6 +5,7 @@
     python compare.py --sets FOLDER run --set openclipart --peer lightly-dino --seed 0 --budget 1800
     python compare.py --sets FOLDER all --budget 1800             # every set, peer and seed that results.jsonl lacks
     python compare.py table                                       # Markdown; mean and deviation over the seeds
+    python compare.py differences --peer small-data --budget 300  # of a peer to the others, with 95 % intervals
     python compare.py curves --out curves.png                     # k-NN over seconds
 
 A run takes as many steps as fit the budget at the peer's pace: the processor time of a step, views included, over the number
@@ -227,6 +228,33 @@ def table() -> None:
             print(f"| {peer} | {budget} s | {steps} | {len(runs)} | " + " | ".join(cells) + " |")
 
 
+def differences(budget: int, peers: list) -> None:
+    """How far each of `peers` is above every other peer and the untrained transformer, in points: 95 % by Welch's t-test."""
+    runs = {}
+    for line in results():
+        if line["budget"] in (0, budget):
+            runs.setdefault(line["set"], {}).setdefault(line["peer"], []).append(line)
+    for name, of_set in runs.items():
+        pairs = [(peer, other) for peer in peers for other in of_set if peer in of_set and peer != other]
+        rows = [(pair, [difference(*(of_set[peer] for peer in pair), key) for key in MEASURES]) for pair in pairs]
+        rows = [(pair, cells) for pair, cells in rows if any(cells)]
+        if rows:
+            print(f"\n{name}, {budget} s\n\n| peer | less | " + " | ".join(MEASURES.values()) + " |")
+            print("| --- " * (2 + len(MEASURES)) + "|")
+        for pair, cells in rows:
+            print(f"| {' | '.join(pair)} | {' | '.join(cells)} |")
+
+
+def difference(ours: list, others: list, key: str) -> str:
+    from scipy.stats import ttest_ind
+
+    values = [[100 * line[key] for line in lines if key in line] for lines in (ours, others)]
+    if min(map(len, values)) < 2:
+        return ""
+    low, high = ttest_ind(*values, equal_var=False).confidence_interval(0.95)
+    return f"{(low + high) / 2:+.1f} ± {(high - low) / 2:.1f}"
+
+
 def curves(budget: int, out: Path) -> None:
     """Draws the k-NN accuracy of all runs of a budget on the way: a color for each peer, a line for each seed."""
     import matplotlib
@@ -257,6 +285,8 @@ def curves(budget: int, out: Path) -> None:
 def main(flags) -> None:
     if flags.what == "table":
         return table()
+    if flags.what == "differences":
+        return differences(flags.budget, flags.peer or list(PEERS))
     if flags.what == "curves":
         return curves(flags.budget, flags.out)
     if not flags.sets:
@@ -277,7 +307,7 @@ def main(flags) -> None:
 
 if __name__ == "__main__":
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("what", choices=["pace", "run", "all", "table", "curves"])
+    parser.add_argument("what", choices=["pace", "run", "all", "table", "differences", "curves"])
     parser.add_argument("--sets", type=Path, help="what sets.py wrote")
     parser.add_argument("--set", choices=SETS, default="openclipart")
     parser.add_argument("--peer", nargs="*", choices=PEERS, help="default: all")
