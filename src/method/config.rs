@@ -90,7 +90,8 @@ pub struct IbotConfig {
     pub mask_probability: f64,
     /// How masked patches lie: "random" or "block". Default `"random"`. Source: the reference; "block" in the paper.
     pub mask_shape: MaskShape,
-    /// Smallest area of a masked block, in patches. Default 4. Source: DINOv2; 16 in the official code.
+    /// Smallest area of a masked block, in patches. Default 4. Source: DINOv2; in the official code the square of a third of the
+    /// shorter side of the grid, 16 for 14 x 14.
     pub mask_block_min: usize,
     /// Smallest and largest height over width of a block. Default `[0.3, 3.333]`. Source: the official code.
     pub mask_block_aspect: [f64; 2],

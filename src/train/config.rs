@@ -36,7 +36,7 @@ pub struct RunConfig {
     #[serde(skip_serializing_if = "Option::is_none")]
     #[serde(alias = "most_at_once")]
     pub micro_batch_size: Option<usize>,
-    /// Number format of matrix multiplications and activations: "f32"; "f16" on a GPU, which halves the activations and scales
+    /// Number format of matrix multiplications and activations: "f32"; "f16" on a GPU, which keeps tokens in half the memory and scales
     /// the loss (weights stay f32); or "bf16" for matrix multiplications on the CPU. Default "f32". Source: `use_fp16` of the official code.
     pub precision: Precision,
     /// Number format of gradients that ranks send each other: "f32"; or "f16" for half the bytes, which rounds them to 11 bits.

@@ -30,7 +30,8 @@ use super::screen::{is_quiet, warning};
 /// Which model, where, and how.
 #[derive(Debug, Clone, clap::Args)]
 pub struct ModelArgs {
-    /// Model file from `ibot train`, timm or PyTorch; folder of transformers; or hf:OWNER/NAME on the Hugging Face hub.
+    /// Run folder, or model file from `ibot train`, timm or PyTorch; a folder of timm or transformers; or hf:OWNER/NAME on the
+    /// Hugging Face hub.
     #[arg(long, value_name = "FILE", required = true)]
     pub model: Option<ModelSource>,
     /// timm name of the model, with the tag of its weights, for a file without architecture metadata; `ibot inspect

@@ -31,8 +31,8 @@ class Embedder:
     """A backbone on one device.
 
     Args:
-        model: Model file of `ibot train`, timm or PyTorch; a folder of transformers; or ``hf:OWNER/NAME`` in a build with
-            the feature `hub`.
+        model: Model file of `ibot train`, timm or PyTorch; a folder with `config.json`, as of a run, timm or transformers; or
+            ``hf:OWNER/NAME`` in a build with the feature `hub`.
         backend: ``auto`` takes a GPU if there is one; ``wgpu`` also a software driver; ``flex`` is the CPU.
         device: GPU to use: its number or part of its name in :func:`devices`.
         encoder: timm name of the model, for a file that does not say what it is.

@@ -74,8 +74,9 @@ def train(
     """Trains on images; the same call resumes a run that was stopped.
 
     Args:
-        data: Image folder of any depth, image file, or .txt file that lists both; or several of them. Folders of the first
-            level are classes, which only evaluation uses. Of folders `train` and `val` alone, `train` is trained on.
+        data: Image folder of any depth, image file, list (.txt, .csv) or shards (.tar, .parquet); or several of them. Folders
+            of the first level are classes, which only evaluation uses. Of a data set with `train` and `val` or `test`, `train`
+            is trained on.
         out: Run folder.
         preset: What the settings start from; `ibot train --help` lists all. Default: chosen by the number of images, the
             device and its memory; with `config`, the reference's settings.
