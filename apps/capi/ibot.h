@@ -14,6 +14,9 @@
  *
  * One embedder may be used from several threads at once; its work is done on a thread of its own, one call after the
  * other. Calls wait for their result. Texts are UTF-8. Nothing here ends or unwinds into the caller.
+ *
+ * Once used, the library stays loaded until the process ends: threads of its own run its code, also after ibot_free. A
+ * process that is forked from one that has used it has none of these threads, and each call there is an error.
  */
 #ifndef IBOT_H
 #define IBOT_H
@@ -57,7 +60,8 @@ ibot_status ibot_embed_path(const ibot_embedder *embedder, const char *path, flo
 ibot_status ibot_embed_rgba(const ibot_embedder *embedder, const uint8_t *pixels, uint32_t width, uint32_t height,
                             float *feature, size_t length);
 
-/* Frees a model, waiting for its thread. NULL is none. ibot_last_error() stays as it is. */
+/* Frees a model, waiting for its thread. No other call with it may be under way, or follow. NULL is none.
+ * ibot_last_error() stays as it is. */
 void ibot_free(ibot_embedder *embedder);
 
 /* What the last ibot_load or ibot_embed_... on this thread ran into; empty where it went well. The text is the

@@ -11,6 +11,7 @@ use std::cell::RefCell;
 use std::ffi::{CStr, CString, c_char, c_int};
 use std::path::Path;
 use std::ptr;
+use std::sync::OnceLock;
 
 use ibot::app::{EmbedRequest, EmbedderConfig, EmbedderHandle, ImageInput, catch_panic};
 use ibot::device::BackendChoice;
@@ -137,7 +138,8 @@ pub unsafe extern "C" fn ibot_embed_rgba(
 #[unsafe(no_mangle)]
 pub unsafe extern "C" fn ibot_free(embedder: *mut IbotEmbedder) {
     let free = || {
-        if !embedder.is_null() {
+        // a forked process has no thread to wait for, and leaks what its parent frees
+        if !embedder.is_null() && !is_forked() {
             // SAFETY: the caller says that `ibot_load` gave it, which took it out of a box.
             drop(unsafe { Box::from_raw(embedder) });
         }
@@ -186,9 +188,25 @@ unsafe fn embed(
     Ok(())
 }
 
+/// The process that made the first call.
+static USER: OnceLock<u32> = OnceLock::new();
+
+/// Whether this process was forked from one that had used the library: it has none of the threads that do the work.
+fn is_forked() -> bool {
+    let own = std::process::id();
+    *USER.get_or_init(|| own) != own
+}
+
 /// Runs a call and keeps its error.
 fn answer(call: impl FnOnce() -> Result<()>) -> c_int {
-    let result = catch_panic(call, Error::Embedding);
+    let guarded = || {
+        if is_forked() {
+            let reason = "this process was forked from one that had used ibot, whose threads it does not have: fork before the first call";
+            return Err(Error::Embedding(reason.to_owned()));
+        }
+        call()
+    };
+    let result = catch_panic(guarded, Error::Embedding);
     let (status, message) = match result {
         Ok(()) => (OK, String::new()),
         Err(error) => (status_of(&error), error.to_string()),

@@ -1,5 +1,12 @@
 /* embed MODEL IMAGE PIXELS WIDTH HEIGHT: the C interface from C. PIXELS holds the image as raw RGBA. Prints the
  * feature; ends with the number of the line that found something wrong. */
+#if defined(__unix__) || defined(__APPLE__)
+#define HAS_FORK
+#define _POSIX_C_SOURCE 200112L
+#include <sys/wait.h>
+#include <unistd.h>
+#endif
+
 #include "ibot.h"
 
 #include <stdio.h>
@@ -57,6 +64,17 @@ int main(int count, char **arguments) {
     CHECK(ibot_embed_path(embedder, "absent.png", of_file, features) == IBOT_ERROR_FILE && says("absent.png"));
     CHECK(ibot_embed_rgba(embedder, NULL, 1, 1, of_file, features) == IBOT_ERROR_ARGUMENT && says("pixels = NULL"));
     CHECK(ibot_embed_rgba(embedder, pixels, 0, 9, of_file, features) == IBOT_ERROR_ARGUMENT && says("at least one"));
+#ifdef HAS_FORK
+    fflush(NULL);
+    pid_t child = fork();
+    if (child == 0) {
+        int is_refused = ibot_embed_path(embedder, image, of_file, features) == IBOT_ERROR_OTHER && says("forked");
+        ibot_free(embedder);
+        _exit(is_refused ? 0 : 1);
+    }
+    int status;
+    CHECK(child > 0 && waitpid(child, &status, 0) == child && status == 0);
+#endif
     for (at = 0; at < features; at++) printf("%.9g\n", of_pixels[at]);
     const char *error = ibot_last_error();
     ibot_free(embedder);
