@@ -208,6 +208,34 @@ def test_what_cannot_be_read_is_raised_or_nan(embedder: Embedder, images: list[P
     np.testing.assert_allclose(features[[0, 2]], embedder.embed(images[:2]), rtol=1e-5, atol=1e-6)
 
 
+def test_an_image_that_cannot_be_read_ends_the_call_soon(
+    embedder: Embedder, run: ibot_train.Run, images: list[Path], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("ibot_train._embedder._BATCHES", 2)
+    small = run.embedder(backend="flex", batch_size=4)
+    seen: list[int] = []
+    absent = tmp_path / "absent.png"
+    with pytest.raises(FileError, match="absent.png"):
+        small.embed([images[0], absent, *(images * 10)], progress=lambda done, _total: seen.append(done))
+    assert seen == [4, 8]
+    np.testing.assert_allclose(small.embed(images), embedder.embed(images), rtol=1e-5, atol=1e-6)
+
+
+def test_a_pillow_image_that_cannot_be_decoded_is_one_that_cannot_be_read(
+    embedder: Embedder, images: list[Path], tmp_path: Path
+) -> None:
+    cut = tmp_path / "cut.png"
+    cut.write_bytes(images[0].read_bytes()[:-60])
+    given = lambda: [Image.open(images[0]), Image.open(cut), images[1]]  # noqa: E731
+    with pytest.raises(FileError, match="cut.png"):
+        embedder.embed(given())
+    seen: list[int] = []
+    with pytest.warns(UserWarning, match="cut.png"):
+        features = embedder.embed(given(), unreadable="nan", progress=lambda done, _total: seen.append(done))
+    assert np.isnan(features[1]).all() and seen[-1] == 3
+    np.testing.assert_allclose(features[[0, 2]], embedder.embed(images[:2]), rtol=1e-5, atol=1e-6)
+
+
 def test_errors_name_the_argument_and_the_remedy(embedder: Embedder, run: ibot_train.Run) -> None:
     for image in (np.zeros((4, 4, 3), np.float32), np.zeros((4, 4, 2), np.uint8), np.zeros((0, 4), np.uint8), 7):
         with pytest.raises(SettingError, match=r"must be uint8 with shape \[H, W\]"):
@@ -216,6 +244,9 @@ def test_errors_name_the_argument_and_the_remedy(embedder: Embedder, run: ibot_t
         embedder.embed([], output="tokens")  # type: ignore[arg-type]
     with pytest.raises(SettingError, match="unreadable = skip"):
         embedder.embed([], unreadable="skip")  # type: ignore[arg-type]
+    for wrong in ({"batch_size": -1}, {"max_pixels": 1 << 70}, {"image_size": -32}):
+        with pytest.raises(SettingError, match=next(iter(wrong)) + " = "):
+            Embedder(run.teacher, **wrong)  # type: ignore[arg-type]
     with pytest.raises(SettingError, match="backend = gpu: must be one of auto, wgpu, flex, ndarray"):
         Embedder(run.teacher, backend="gpu")
     with pytest.raises(SettingError, match="batch_size = 0"):

@@ -9,7 +9,7 @@ from collections.abc import Callable, Iterable, Iterator, Sequence
 from typing import TYPE_CHECKING, Any, Literal, TypeAlias, cast
 
 from . import _native
-from ._errors import FileError, SettingError
+from ._errors import FileError, SettingError, check_counts
 from ._process import check_process
 
 if TYPE_CHECKING:
@@ -25,6 +25,9 @@ _Pixels: TypeAlias = "tuple[int, int, int, bytes]"
 
 #: Bytes of pixels that are copied before they are computed: of many images in memory, not all are there twice.
 _HELD = 128 << 20
+#: Batches that are computed before their results are looked at: an image that cannot be read ends the call soon, and the results
+#: of many are not there twice.
+_BATCHES = 64
 
 
 class Embedder:
@@ -68,6 +71,7 @@ class Embedder:
         batch_size: int = 32,
     ) -> None:
         check_process()
+        check_counts(image_size=image_size, max_pixels=max_pixels, batch_size=batch_size)
         self._batch_size = batch_size
         self._native = _native.Embedder(
             os.fspath(model),
@@ -99,7 +103,8 @@ class Embedder:
                 and Pillow images are taken as they are.
             output: ``cls``, the feature of each image; ``patches``, those of its patches; or ``attention``, that of the
                 class token to the patches in the last block.
-            unreadable: ``raise`` for the first image that cannot be read; ``nan`` warns of each and returns NaN for it.
+            unreadable: ``raise`` for the first image that cannot be read, within 64 batches; ``nan`` warns of each and returns
+                NaN for it.
             progress: Called with the number of finished images and of all.
 
         Returns:
@@ -122,17 +127,23 @@ class Embedder:
         checked = [_checked(image) for image in _several(images)]
         features: Features = np.empty(0, np.float32)
         done = 0
-        for given in _parts(checked, self._batch_size):
+        for part in _parts(checked, self._batch_size):
+            broken = [given for given in part if isinstance(given, FileError)]
+            if broken and unreadable == "raise":
+                raise broken[0]
+            given = [given for given in part if not isinstance(given, FileError)]
             values, shape, errors = self._native.embed(given, output, _after(done, len(checked), progress))
-            for _, text in errors:
+            for error in [*broken, *(FileError(text) for _, text in errors)]:
                 if unreadable == "raise":
-                    raise FileError(text)
-                warnings.warn(text, stacklevel=2)
+                    raise error
+                warnings.warn(str(error), stacklevel=2)
             if done == 0:
-                features = np.empty((len(checked), *shape), np.float32)
-            end = done + len(given)
-            features[done:end] = np.frombuffer(values, np.float32).reshape(len(given), *shape)
-            done = end
+                features = np.full((len(checked), *shape), np.nan, np.float32)
+            rows = [done + at for at, given in enumerate(part) if not isinstance(given, FileError)]
+            features[rows] = np.frombuffer(values, np.float32).reshape(len(given), *shape)
+            done += len(part)
+            if broken and progress is not None:
+                progress(done, len(checked))
         return features
 
     def unload(self) -> None:
@@ -215,12 +226,13 @@ def _array(image: Any) -> npt.NDArray[np.uint8]:
     return array
 
 
-def _parts(checked: Iterable[Any], batch_size: int) -> Iterator[list[str | _Pixels]]:
-    """All images in parts, each of whole batches: a part ends where it holds `_HELD` bytes. Without images, one empty part."""
-    part: list[str | _Pixels] = []
+def _parts(checked: Iterable[Any], batch_size: int) -> Iterator[list[str | _Pixels | FileError]]:
+    """All images in parts, each of whole batches: a part ends at `_BATCHES` or `_HELD` bytes. Without images, one empty part."""
+    part: list[str | _Pixels | FileError] = []
     held = 0
     for image in checked:
-        if held >= _HELD and len(part) % batch_size == 0:
+        is_full = held >= _HELD or len(part) >= _BATCHES * batch_size
+        if is_full and len(part) % batch_size == 0:
             yield part
             part, held = [], 0
         given = _given(image)
@@ -238,7 +250,7 @@ def _after(
     return lambda done, _: progress(earlier + done, total)
 
 
-def _given(image: Any) -> str | _Pixels:
+def _given(image: Any) -> str | _Pixels | FileError:
     if isinstance(image, str):
         return image
     if hasattr(image, "convert"):
@@ -247,9 +259,13 @@ def _given(image: Any) -> str | _Pixels:
     return width, height, channels, image.tobytes()
 
 
-def _of_pillow(image: Any) -> _Pixels:
+def _of_pillow(image: Any) -> _Pixels | FileError:
     # a Pillow image is as it was decoded: a photo on its side must be turned by its owner, as for torchvision
     has_alpha = "A" in image.getbands() or "transparency" in image.info
-    image = image.convert("RGBA" if has_alpha else "RGB")
+    name = getattr(image, "filename", "") or "an image in memory"
+    try:
+        image = image.convert("RGBA" if has_alpha else "RGB")
+    except (OSError, ValueError, SyntaxError, EOFError) as error:  # one of a file is decoded only now
+        return FileError(f"{name}: {error}")
     width, height = image.size
     return width, height, len(image.getbands()), image.tobytes()

@@ -19,3 +19,14 @@ class DeviceError(IbotError):
 
 class Interrupted(IbotError):
     """A run was stopped, and has a checkpoint where a step was made. Callers get KeyboardInterrupt, or what they raised."""
+
+
+def check_counts(**counts: int | None) -> None:
+    """Refuses numbers that no count of the program holds.
+
+    Raises:
+        SettingError: Naming the argument.
+    """
+    for name, value in counts.items():
+        if value is not None and not 0 <= value < 2**63:
+            raise SettingError(f"{name} = {value}: must be a whole number, 0 or more")

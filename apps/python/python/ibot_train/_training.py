@@ -14,7 +14,7 @@ from typing import Any, Literal
 
 from . import _native
 from ._embedder import Embedder
-from ._errors import IbotError, Interrupted, SettingError
+from ._errors import IbotError, Interrupted, SettingError, check_counts
 from ._process import check_process, is_forked
 
 #: Settings that are known by the names of the command's flags.
@@ -108,6 +108,7 @@ def train(
         KeyboardInterrupt: After the current step, with a checkpoint; the same call resumes.
     """
     check_process()
+    check_counts(knn_every=knn_every, keep=keep)
     several = [data] if isinstance(data, (str, os.PathLike)) else data
     request = {
         "data": [os.fspath(one) for one in several],
