@@ -261,7 +261,8 @@ impl Shown {
 
 /// The image as the model sees it, which its maps are drawn on; the whole image without a model.
 fn read(path: &std::path::Path, info: Option<&ModelInfo>) -> Result<RgbImage> {
-    let image = decode_rgb_in(path, FolderConfig::default().max_pixels, ValueRange::Auto)?;
+    let range = info.map_or(ValueRange::Auto, |info| info.preprocessing.range);
+    let image = decode_rgb_in(path, FolderConfig::default().max_pixels, range)?;
     match info {
         Some(info) => info.seen(&image),
         None => Ok(reduced(&image, WHOLE)),
