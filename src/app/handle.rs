@@ -70,7 +70,7 @@ impl EmbedderHandle {
     /// changed since it was loaded before.
     pub fn load(&self) -> Job<ModelInfo> {
         let (ticket, job) = Ticket::new(0, None);
-        self.0.shared.push(Task::Load(ticket));
+        self.push(Task::Load(ticket));
         job
     }
 
@@ -84,7 +84,7 @@ impl EmbedderHandle {
         let request = request.into();
         let (ticket, job) = Ticket::new(request.images.len(), Some(Vec::new()));
         let task = EmbedTask::new(request, ticket, Instant::now());
-        self.0.shared.push(Task::Embed(Box::new(task)));
+        self.push(Task::Embed(Box::new(task)));
         job
     }
 
@@ -108,8 +108,13 @@ impl EmbedderHandle {
     /// The job's: those of [`EmbedderHandle::load`]. Then there is no model until the next `rebuild`.
     pub fn rebuild(&self, device: impl Into<DeviceRequest>) -> Job<ModelInfo> {
         let (ticket, job) = Ticket::new(0, None);
-        self.0.shared.push(Task::Rebuild(device.into(), ticket));
+        self.push(Task::Rebuild(device.into(), ticket));
         job
+    }
+
+    fn push(&self, task: Task) {
+        // a closed handle has no thread on which `on_progress` could be called: the job ends by being dropped
+        drop(self.0.shared.push(task));
     }
 
     /// Description of the model, once it was loaded.

@@ -111,20 +111,16 @@ impl Shared {
         lock(&self.status)
     }
 
-    /// Adds a task behind all others.
-    /// Once it is closed, the task's job ends with [`Error::Stopped`].
-    pub fn push(&self, task: Task) {
+    /// Adds a task behind all others. Once it is closed, gives the task back: its job ends with [`Error::Stopped`] when it is dropped.
+    pub fn push(&self, task: Task) -> Option<Task> {
         let mut queue = lock(&self.queue);
         if queue.closed {
-            drop(queue); // a callback of the job may look at the queue
-            if let Task::Embed(task) = task {
-                task.finish(Err(Error::Stopped));
-            } // the others tell by being dropped
-            return;
+            return Some(task);
         }
         queue.tasks.push_back(task);
         drop(queue);
         self.changed.notify_all();
+        None
     }
 
     pub fn unload(&self) {

@@ -7,8 +7,9 @@ use std::time::Duration;
 use image::{DynamicImage, RgbImage, RgbaImage};
 
 use crate::app::job::Progress;
-use crate::data::ValueRange;
 use crate::data::decode::{decode_rgb_in, rgb_of};
+use crate::data::header::read_header;
+use crate::data::{ValueRange, patiently};
 use crate::error::{Error, Result};
 
 /// What errors call an image without a path.
@@ -46,6 +47,26 @@ impl ImageInput {
         Ok(Self::Image(image.into()))
     }
 
+    /// What errors call it.
+    pub(super) fn name(&self) -> PathBuf {
+        match self {
+            Self::File(path) => path.clone(),
+            Self::Image(_) => IN_MEMORY.into(),
+        }
+    }
+
+    /// Bytes of the image once it is decoded; 0 of a file that tells nothing, or that will be refused.
+    pub(super) fn decoded_bytes(&self, max_pixels: u64) -> u64 {
+        let pixels = match self {
+            Self::File(path) => match read_header(path, max_pixels) {
+                Ok(Some(header)) => header.pixels(),
+                Ok(None) | Err(_) => 0,
+            },
+            Self::Image(image) => u64::from(image.width()) * u64::from(image.height()),
+        };
+        3 * pixels
+    }
+
     /// The image as the model gets it, before resizing; `range` is that of images with more than 8 bits.
     ///
     /// # Errors
@@ -53,7 +74,7 @@ impl ImageInput {
     /// `range` does not tell how to read.
     pub(super) fn into_rgb(self, max_pixels: u64, range: ValueRange) -> Result<RgbImage> {
         match self {
-            Self::File(path) => decode_rgb_in(&path, max_pixels, range),
+            Self::File(path) => patiently(|| decode_rgb_in(&path, max_pixels, range)),
             Self::Image(image) if image.width() == 0 || image.height() == 0 => {
                 Err(Error::data(IN_MEMORY, "it has no pixel"))
             }

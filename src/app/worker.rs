@@ -1,5 +1,6 @@
 //! The one thread on which a handle's model computes.
 
+use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
@@ -83,12 +84,16 @@ impl Worker {
         self.info()
     }
 
-    /// The model, loaded if it is not.
+    /// The model, loaded if it is not, and again where its device failed since: in other work, as the next batch of this would.
     ///
     /// # Errors
     /// Those of loading it; [`Error::Weights`] where its file is another one than before, whose features must not be mixed with
     /// those made so far.
     fn loaded(&mut self) -> Result<&Embedder> {
+        let has_failed = self.guard().is_some_and(|guard| guard.check().is_err());
+        if has_failed && self.embedder.is_some() {
+            self.unload();
+        }
         if self.embedder.is_none() {
             let selected = self.selected()?;
             let embedder = Embedder::load(&self.config.model, &self.config.options, &selected)?;
@@ -113,11 +118,12 @@ impl Worker {
         self.embedder.as_ref().ok_or_else(missing)
     }
 
-    /// Whether an earlier load found other bytes in the file.
+    /// Whether an earlier load found other bytes in the file, or another input size or normalization beside it.
     fn is_another(&self, embedder: &Embedder) -> bool {
         let status = self.shared.status();
-        let info = status.info.as_ref();
-        info.is_some_and(|info| info.hash != embedder.hash())
+        status.info.as_ref().is_some_and(|info| {
+            info.hash != embedder.hash() || info.preprocessing != *embedder.preprocessing()
+        })
     }
 
     fn info(&mut self) -> Result<ModelInfo> {
@@ -158,13 +164,14 @@ impl Worker {
     /// Computes one batch; the rest of the job goes behind the other tasks.
     fn embed(&mut self, mut task: Box<EmbedTask>) {
         match self.catch_panic(|worker| worker.one_batch(&mut task)) {
-            Ok(true) => {
-                let progress = task.ticket.progress();
-                if let Some(call) = &mut task.request.on_progress {
-                    call(progress);
+            Ok(true) => match tell(&mut task) {
+                Ok(()) => {
+                    if let Some(refused) = self.shared.push(Task::Embed(task)) {
+                        end(refused, Some(Error::Stopped));
+                    }
                 }
-                self.shared.push(Task::Embed(task));
-            }
+                Err(error) => task.finish(Err(error)),
+            },
             Ok(false) => task.finish(Ok(())),
             Err(error) => {
                 if matches!(error, Error::Device(_)) {
@@ -233,6 +240,18 @@ impl Worker {
             self.batch_size = (2 * count).min(self.config.batch_size);
         }
     }
+}
+
+/// Calls the progress callback. One that panics is not called again, and its job ends with an error.
+fn tell(task: &mut EmbedTask) -> Result<()> {
+    let Some(mut call) = task.request.on_progress.take() else {
+        return Ok(());
+    };
+    let progress = task.ticket.progress();
+    let told = catch_unwind(AssertUnwindSafe(|| call(progress)));
+    told.map_err(|_| Error::Embedding("`on_progress` panicked".into()))?;
+    task.request.on_progress = Some(call);
+    Ok(())
 }
 
 /// Ends a task with `error`, or with its own reason.

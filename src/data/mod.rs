@@ -49,6 +49,7 @@ pub(crate) use loader::pool::check_workers;
 pub use loader::pool::workers_of_rank;
 pub use loader::{Batch, Loader, Position, TrainViews};
 pub use loader::{bench, evaluation};
+pub(crate) use storage::failure::patiently;
 pub use storage::opened::{length_and_time, read_whole};
 pub use storage::reading::reading;
 pub use tiles::Tiles;

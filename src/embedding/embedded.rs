@@ -7,6 +7,10 @@ use serde::{Deserialize, Serialize};
 use crate::embedding::stamp::FileStamp;
 use crate::eval::FeatureSet;
 
+/// What errors say of an image with such features.
+pub(crate) const NOT_FINITE: &str =
+    "its features are not finite; with `precision` f16, numbers above 65 504 are not: try f32";
+
 /// Which feature of an image.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "lowercase")]

@@ -5,7 +5,7 @@ use std::sync::Arc;
 use rayon::prelude::*;
 
 use crate::data::{ImageFolder, ImageSource as _, eval_batches, none_usable};
-use crate::embedding::embedded::{Embedded, FeatureKind};
+use crate::embedding::embedded::{Embedded, FeatureKind, NOT_FINITE};
 use crate::embedding::embedder::Embedder;
 use crate::embedding::engine::{Made, Wanted};
 use crate::embedding::stamp::FileStamp;
@@ -182,6 +182,6 @@ fn refuse_not_finite(embedded: Embedded) -> Result<Embedded> {
         .position(|value| !value.is_finite());
     match wrong.and_then(|at| embedded.paths.get(at / row)) {
         None => Ok(embedded),
-        Some(path) => Err(Error::data(path, "its features are not finite")),
+        Some(path) => Err(Error::data(path, NOT_FINITE)),
     }
 }

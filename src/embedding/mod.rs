@@ -43,6 +43,7 @@ mod table;
 mod tiles;
 
 pub use classified::{Classification, Classified, classify, write_classified};
+pub(crate) use embedded::NOT_FINITE;
 pub use embedded::{Embedded, FeatureKind};
 pub use embedder::{AttentionMaps, Embedder, Embeddings, seen};
 pub(crate) use engine::{Made, Wanted};

@@ -4,6 +4,7 @@ use std::path::PathBuf;
 use std::sync::Arc;
 
 use crate::data::{ImageSource as _, Tiles, eval_batches};
+use crate::embedding::embedded::NOT_FINITE;
 use crate::embedding::embedder::Embedder;
 use crate::embedding::folder::{FolderRequest, check_layers};
 use crate::embedding::table::TileTable;
@@ -66,6 +67,6 @@ pub fn embed_tiles(
     let wrong = table.features.iter().position(|value| !value.is_finite());
     match wrong.and_then(|at| table.paths.get(at / table.width)) {
         None => Ok(embedded),
-        Some(path) => Err(Error::data(path, "its features are not finite")),
+        Some(path) => Err(Error::data(path, NOT_FINITE)),
     }
 }

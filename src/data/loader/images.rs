@@ -15,7 +15,7 @@ use image::RgbImage;
 
 use crate::data::ImageSource;
 use crate::data::folder::reason;
-use crate::data::storage::failure::may_pass;
+use crate::data::storage::failure::{TRIES, may_pass, pause_after};
 use crate::data::storage::stored::check_server;
 use crate::error::{Error, Result, counted, printable};
 use crate::lock::lock;
@@ -28,10 +28,6 @@ const DRAWS: usize = 64;
 const PATIENCE: usize = 64;
 /// How long they may take together: a share may take minutes to fail.
 const MOST_WAIT: Duration = Duration::from_secs(60);
-/// The same of an image that no other one may stand for: with the pauses, two thirds of a second.
-const TRIES: usize = 8;
-/// Pauses between such reads, the first and the longest. A share that is away refuses thousands of images a second.
-const PAUSES: [Duration; 2] = [Duration::from_millis(10), Duration::from_secs(1)];
 /// How often a pause looks whether the loader is dropped.
 const LOOK: Duration = Duration::from_millis(50);
 
@@ -259,14 +255,13 @@ impl Images {
         drawn.chain(first..count).chain(0..first)
     }
 
-    /// Waits after so many reads that failed; not after the first: one file on a bad sector costs no time.
+    /// Waits after so many reads that failed.
     fn pause(&self, failed: usize) -> Result<()> {
-        let Some(doublings) = failed.checked_sub(2) else {
+        let Some(pause) = pause_after(failed) else {
             return Ok(());
         };
-        let pause = PAUSES[0] * (1 << doublings.min(10));
         let started = Instant::now();
-        while started.elapsed() < pause.min(PAUSES[1]) {
+        while started.elapsed() < pause {
             if self.is_stopped.load(Ordering::Relaxed) {
                 return Err(Error::Stopped);
             }

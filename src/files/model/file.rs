@@ -6,7 +6,7 @@ use std::path::Path;
 use burn::tensor::backend::Backend;
 
 use crate::backbone::{Normalization, VisionTransformer, VitConfig, split_tag, vit_from_name};
-use crate::data::{AugmentConfig, ValueRange};
+use crate::data::{AugmentConfig, ValueRange, length_and_time};
 use crate::error::{Error, Result, printable};
 use crate::files::foreign::{Role, backbone_of, network_prefix};
 use crate::files::misfit::{encoders_alike, misfit};
@@ -113,6 +113,23 @@ pub fn read_model(path: &Path, options: &ModelOptions) -> Result<LoadedModel> {
         return read_model(&file, &options);
     }
     refuse_other_files(path)?;
+    undisturbed(path, || read_file(path, options))
+}
+
+/// What `read` makes of a file that nobody writes meanwhile: a running training may replace it between two looks.
+fn undisturbed<T>(path: &Path, read: impl FnOnce() -> Result<T>) -> Result<T> {
+    let before = length_and_time(path);
+    let found = read();
+    match (before, length_and_time(path)) {
+        (Some(before), Some(after)) if before != after => Err(Error::Weights {
+            path: path.to_path_buf(),
+            reason: "was replaced while it was read: try again".to_owned(),
+        }),
+        _ => found,
+    }
+}
+
+fn read_file(path: &Path, options: &ModelOptions) -> Result<LoadedModel> {
     let card = read_card(path)?;
     let named = named(path, card.as_ref(), options)?;
     let weights = read_weights(path)?;
@@ -340,4 +357,23 @@ pub fn write_model_as(
         ("format".to_owned(), "pt".to_owned()),
     ]);
     write_safetensors_with(path, tensors, &metadata, dtype)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_file_that_is_replaced_while_it_is_read_is_refused() {
+        let path = std::env::temp_dir().join(format!("ibot-replaced-{}", std::process::id()));
+        std::fs::write(&path, "one").unwrap();
+        assert_eq!(undisturbed(&path, || Ok(1)).unwrap(), 1);
+        let replaced = undisturbed(&path, || {
+            std::fs::write(&path, "another").unwrap();
+            Ok(1)
+        });
+        let error = replaced.unwrap_err().to_string();
+        assert!(error.contains("was replaced while it was read"), "{error}");
+        std::fs::remove_file(&path).unwrap();
+    }
 }
