@@ -215,7 +215,7 @@ def table() -> None:
         groups.setdefault((line["set"], line["model"]), []).append(line)
     for (name, model), lines in groups.items():
         columns = [key for key in MEASURES if any(key in line for line in lines)]
-        print(f"\n{name}, {model}\n\n| peer | budget | steps | seeds | " + " | ".join(MEASURES[key] for key in columns) + " |")
+        print(f"\n{name}, {model}\n\n| method | budget | steps | seeds | " + " | ".join(MEASURES[key] for key in columns) + " |")
         print("| --- " * (4 + len(columns)) + "|")
         rows = {}
         for line in lines:
@@ -239,7 +239,7 @@ def differences(budget: int, peers: list) -> None:
         rows = [(pair, [difference(*(of_set[peer] for peer in pair), key) for key in MEASURES]) for pair in pairs]
         rows = [(pair, cells) for pair, cells in rows if any(cells)]
         if rows:
-            print(f"\n{name}, {budget} s\n\n| peer | less | " + " | ".join(MEASURES.values()) + " |")
+            print(f"\n{name}, {budget} s\n\n| method | less | " + " | ".join(MEASURES.values()) + " |")
             print("| --- " * (2 + len(MEASURES)) + "|")
         for pair, cells in rows:
             print(f"| {' | '.join(pair)} | {' | '.join(cells)} |")

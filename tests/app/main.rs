@@ -8,6 +8,7 @@
 )]
 #![allow(clippy::too_many_lines, reason = "a test may be a list of cases")]
 
+mod callbacks;
 mod device;
 mod embedding;
 mod inputs;
