@@ -226,7 +226,10 @@ def test_a_pillow_image_that_cannot_be_decoded_is_one_that_cannot_be_read(
 ) -> None:
     cut = tmp_path / "cut.png"
     cut.write_bytes(images[0].read_bytes()[:-60])
-    given = lambda: [Image.open(images[0]), Image.open(cut), images[1]]  # noqa: E731
+
+    def given() -> list[Any]:
+        return [Image.open(images[0]), Image.open(cut), images[1]]
+
     with pytest.raises(FileError, match="cut.png"):
         embedder.embed(given())
     seen: list[int] = []
