@@ -217,7 +217,7 @@ def test_an_image_that_cannot_be_read_ends_the_call_soon(
     absent = tmp_path / "absent.png"
     with pytest.raises(FileError, match="absent.png"):
         small.embed([images[0], absent, *(images * 10)], progress=lambda done, _total: seen.append(done))
-    assert seen == [4, 8]
+    assert seen[-1] == 8, "of 102"
     np.testing.assert_allclose(small.embed(images), embedder.embed(images), rtol=1e-5, atol=1e-6)
 
 
@@ -226,15 +226,13 @@ def test_a_pillow_image_that_cannot_be_decoded_is_one_that_cannot_be_read(
 ) -> None:
     cut = tmp_path / "cut.png"
     cut.write_bytes(images[0].read_bytes()[:-60])
-
-    def given() -> list[Any]:
-        return [Image.open(images[0]), Image.open(cut), images[1]]
-
-    with pytest.raises(FileError, match="cut.png"):
-        embedder.embed(given())
+    with Image.open(cut) as broken, pytest.raises(FileError, match="cut.png"):
+        embedder.embed([images[0], broken])
     seen: list[int] = []
-    with pytest.warns(UserWarning, match="cut.png"):
-        features = embedder.embed(given(), unreadable="nan", progress=lambda done, _total: seen.append(done))
+    with Image.open(cut) as broken, Image.open(images[0]) as whole, pytest.warns(UserWarning, match="cut.png"):
+        features = embedder.embed(
+            [whole, broken, images[1]], unreadable="nan", progress=lambda done, _total: seen.append(done)
+        )
     assert np.isnan(features[1]).all() and seen[-1] == 3
     np.testing.assert_allclose(features[[0, 2]], embedder.embed(images[:2]), rtol=1e-5, atol=1e-6)
 
