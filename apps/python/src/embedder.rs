@@ -13,7 +13,7 @@ use ibot::device::BackendChoice;
 use ibot::files::model::{ModelOptions, ModelSource};
 use ibot::precision::Precision;
 use ibot::{Error, Result};
-use image::{GrayImage, RgbImage, RgbaImage};
+use image::{DynamicImage, ImageBuffer, Luma, Pixel, Primitive, Rgb, Rgba};
 use pyo3::prelude::*;
 use pyo3::pybacked::PyBackedBytes;
 use pyo3::types::PyByteArray;
@@ -25,27 +25,60 @@ use crate::waiting::result_of;
 /// An image as Python gives it.
 #[derive(FromPyObject)]
 enum Given {
-    /// Width, height, channels (1, 3 or 4) and 8-bit values, row by row from the top.
-    Pixels(u32, u32, u8, PyBackedBytes),
+    /// Width, height, channels (1, 3 or 4), bytes of a value (1 or 2, in the processor's order) and the values, row by row from the
+    /// top.
+    Pixels(u32, u32, u8, u8, PyBackedBytes),
     Path(PathBuf),
 }
 
 impl Given {
     fn image(self) -> Result<ImageInput> {
-        let (width, height, channels, bytes) = match self {
+        let (width, height, channels, depth, bytes) = match self {
             Self::Path(path) => return Ok(path.into()),
-            Self::Pixels(width, height, channels, bytes) => (width, height, channels, bytes),
+            Self::Pixels(width, height, channels, depth, bytes) => {
+                (width, height, channels, depth, bytes)
+            }
         };
-        let image: Option<image::DynamicImage> = match channels {
-            1 => GrayImage::from_raw(width, height, bytes.to_vec()).map(Into::into),
-            3 => RgbImage::from_raw(width, height, bytes.to_vec()).map(Into::into),
-            4 => RgbaImage::from_raw(width, height, bytes.to_vec()).map(Into::into),
-            _ => None,
+        let image = match depth {
+            1 => from_values(width, height, channels, bytes.to_vec()),
+            _ => from_values(width, height, channels, of_16_bits(&bytes)),
         };
         image.map(ImageInput::from).ok_or_else(|| {
             let value = format!("{width} x {height} x {channels}");
-            Error::config("images", value, "must have 1, 3 or 4 channels of 8 bits")
+            let remedy = "must have 1, 3 or 4 channels of 8 or 16 bits";
+            Error::config("images", value, remedy)
         })
+    }
+}
+
+fn of_16_bits(bytes: &[u8]) -> Vec<u16> {
+    let (values, _) = bytes.as_chunks::<2>();
+    values
+        .iter()
+        .map(|pair| u16::from_ne_bytes(*pair))
+        .collect()
+}
+
+/// An image of so many channels; none where the values are not as many, or there is no such image.
+fn from_values<T: Primitive>(
+    width: u32,
+    height: u32,
+    channels: u8,
+    values: Vec<T>,
+) -> Option<DynamicImage>
+where
+    DynamicImage: From<ImageBuffer<Luma<T>, Vec<T>>>
+        + From<ImageBuffer<Rgb<T>, Vec<T>>>
+        + From<ImageBuffer<Rgba<T>, Vec<T>>>,
+    Luma<T>: Pixel<Subpixel = T>,
+    Rgb<T>: Pixel<Subpixel = T>,
+    Rgba<T>: Pixel<Subpixel = T>,
+{
+    match channels {
+        1 => ImageBuffer::<Luma<T>, _>::from_raw(width, height, values).map(Into::into),
+        3 => ImageBuffer::<Rgb<T>, _>::from_raw(width, height, values).map(Into::into),
+        4 => ImageBuffer::<Rgba<T>, _>::from_raw(width, height, values).map(Into::into),
+        _ => None,
     }
 }
 

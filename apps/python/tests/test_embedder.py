@@ -71,12 +71,12 @@ def test_an_array_or_a_series_of_one_dimension_is_several_images(embedder: Embed
         np.testing.assert_array_equal(embedder.embed(several), expected)
     assert embedder.embed(np.array([], str)).shape == (0, 16)
     for wrong in (np.array([paths]), np.array(paths[0]), np.zeros(4, np.uint8), Series([7])):  # type: ignore[list-item]
-        with pytest.raises(SettingError, match=r"must be uint8 with shape \[H, W\]"):
+        with pytest.raises(SettingError, match=r"must be uint8 or uint16 with shape \[H, W\]"):
             embedder.embed(wrong)
 
 
-@pytest.mark.parametrize("mode", ["I;16", "I", "F"])
-def test_images_of_more_than_8_bits_are_refused(embedder: Embedder, mode: str) -> None:
+@pytest.mark.parametrize("mode", ["I", "F"])
+def test_pillow_images_of_32_bits_are_refused(embedder: Embedder, mode: str) -> None:
     with pytest.raises(SettingError, match=f"mode {mode}.*path"):
         embedder.embed(Image.new(mode, (20, 20)))
 
@@ -102,6 +102,17 @@ def test_values_of_more_than_8_bits_are_scaled_by_the_range(run: ibot_train.Run,
         features = run.embedder(backend="flex", range=given).embed(paths)
         np.testing.assert_allclose(features, of_command, rtol=1e-4, atol=1e-5)
     assert np.abs(features[1] - alone[1]).max() > 1e-3
+    # in memory as in files, in any byte order
+    in_range = run.embedder(backend="flex", range=(0, 4095))
+    with Image.open(paths[0]) as bright, Image.open(paths[1]) as dark:
+        assert bright.mode == "I;16"
+        for given in ([bright, dark], [values, values // 4], [values.astype(">u2"), (values // 4)[:, :, None]]):
+            np.testing.assert_array_equal(in_range.embed(given), features)
+    rgb = np.dstack([values, values // 2, values // 3])
+    opaque = np.dstack([rgb, np.full(values.shape, 65535, np.uint16)])
+    of_8_bits = (rgb / 4095 * 255).round().astype(np.uint8)
+    np.testing.assert_allclose(in_range.embed(rgb), in_range.embed(of_8_bits), atol=0.02)
+    np.testing.assert_array_equal(in_range.embed(opaque), in_range.embed(rgb))
     ranges = ["none", (4095, 0), (1, 2, 3), ("a", "b"), (0, float("inf"))]
     for wrong in ranges:
         with pytest.raises(SettingError, match="^range = .*: give auto, full, or two numbers"):
@@ -239,7 +250,7 @@ def test_a_pillow_image_that_cannot_be_decoded_is_one_that_cannot_be_read(
 
 def test_errors_name_the_argument_and_the_remedy(embedder: Embedder, run: ibot_train.Run) -> None:
     for image in (np.zeros((4, 4, 3), np.float32), np.zeros((4, 4, 2), np.uint8), np.zeros((0, 4), np.uint8), 7):
-        with pytest.raises(SettingError, match=r"must be uint8 with shape \[H, W\]"):
+        with pytest.raises(SettingError, match=r"must be uint8 or uint16 with shape \[H, W\]"):
             embedder.embed([image])
     with pytest.raises(ValueError, match="output = tokens: must be one of cls, patches, attention"):
         embedder.embed([], output="tokens")  # type: ignore[arg-type]

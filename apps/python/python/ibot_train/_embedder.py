@@ -18,10 +18,11 @@ if TYPE_CHECKING:
 
     Features: TypeAlias = npt.NDArray[np.float32]
 
-#: A path, an array [H, W], [H, W, 1], [H, W, 3] or [H, W, 4] of uint8, or a Pillow image.
-Image: TypeAlias = "str | os.PathLike[str] | npt.NDArray[np.uint8] | Any"
+#: A path, an array [H, W], [H, W, 1], [H, W, 3] or [H, W, 4] of uint8 or uint16, or a Pillow image.
+Image: TypeAlias = "str | os.PathLike[str] | npt.NDArray[np.uint8] | npt.NDArray[np.uint16] | Any"
 
-_Pixels: TypeAlias = "tuple[int, int, int, bytes]"
+#: Width, height, channels, bytes of a value, and the values.
+_Pixels: TypeAlias = "tuple[int, int, int, int, bytes]"
 
 #: Bytes of pixels that are copied before they are computed: of many images in memory, not all are there twice.
 _HELD = 128 << 20
@@ -41,7 +42,7 @@ class Embedder:
         encoder: timm name of the model, for a file that does not say what it is.
         image_size: Input size in pixels; default: the model's.
         normalization: ``imagenet``, ``half``, ``clip`` or ``MEAN/STD``, for a file that does not say it.
-        range: Values that become black and white in files of more than 8 bits: ``auto``, ``full``, or both as numbers, such as
+        range: Values that become black and white in images of more than 8 bits: ``auto``, ``full``, or both as numbers, such as
             ``(0, 4095)``. ``auto`` is the model's range. Where it has none, each image is measured by itself, so that a dark one
             is as bright as the others; `ibot embed` measures one range for its folder, which `ibot data FOLDER` prints.
         max_pixels: Files with more pixels are not read.
@@ -97,10 +98,10 @@ class Embedder:
         """Features of images.
 
         Args:
-            images: One image or several, also an array or a pandas Series of paths. An image is a path, an array of uint8
-                with shape [H, W] (gray), [H, W, 1], [H, W, 3] (RGB) or [H, W, 4] (RGBA), or a Pillow image with 8 bits. An
-                array [N, H, W, C] is N images, whose pixels are copied in parts. Paths are turned as their EXIF says; arrays
-                and Pillow images are taken as they are.
+            images: One image or several, also an array or a pandas Series of paths. An image is a path, an array of uint8 or
+                uint16 with shape [H, W] (gray), [H, W, 1], [H, W, 3] (RGB) or [H, W, 4] (RGBA), or a Pillow image with 8 bits or
+                of mode I;16. An array [N, H, W, C] is N images, whose pixels are copied in parts. Paths are turned as their EXIF
+                says; arrays and Pillow images are taken as they are.
             output: ``cls``, the feature of each image; ``patches``, those of its patches; or ``attention``, that of the
                 class token to the patches in the last block.
             unreadable: ``raise`` for the first image that cannot be read, within 64 batches; ``nan`` warns of each and returns
@@ -114,7 +115,7 @@ class Embedder:
         Raises:
             FileError: An image cannot be read, and `unreadable` is ``raise``; or the model was freed, and its file is another one
                 by now: make another `Embedder` to use that.
-            SettingError: An array that is no image, or a Pillow image of more than 8 bits.
+            SettingError: An array that is no image, or a Pillow image of 32 bits.
             DeviceError: The device failed: the calls under way fail, the next one opens the GPU again.
             KeyboardInterrupt: After the current batch.
         """
@@ -203,24 +204,24 @@ def _checked(image: Image) -> Any:
 
 
 def _pillow(image: Any) -> Any:
-    if image.mode in ("I", "F") or image.mode.startswith("I;"):
+    if image.mode in ("I", "F"):
         # `convert` would clip to 255 what is brighter
         raise SettingError(
-            f"images = image of mode {image.mode}: must have 8 bits; give its path, from which more bits are read, or scale it"
+            f"images = image of mode {image.mode}: must have 8 or 16 bits; give its path, from which more bits are read, or scale it"
         )
     return image
 
 
-def _array(image: Any) -> npt.NDArray[np.uint8]:
+def _array(image: Any) -> npt.NDArray[Any]:
     import numpy as np
 
     array = np.asarray(image)
     if array.ndim == 2:
         array = array[:, :, None]
     is_image = array.ndim == 3 and array.shape[2] in (1, 3, 4) and array.size > 0
-    if array.dtype != np.uint8 or not is_image:
+    if array.dtype.kind != "u" or array.dtype.itemsize > 2 or not is_image:
         raise SettingError(
-            f"images = array of {array.dtype}, shape {list(np.shape(image))}: must be uint8 with shape "
+            f"images = array of {array.dtype}, shape {list(np.shape(image))}: must be uint8 or uint16 with shape "
             "[H, W], [H, W, 1], [H, W, 3] or [H, W, 4]"
         )
     return array
@@ -237,7 +238,7 @@ def _parts(checked: Iterable[Any], batch_size: int) -> Iterator[list[str | _Pixe
             part, held = [], 0
         given = _given(image)
         part.append(given)
-        held += len(given[3]) if isinstance(given, tuple) else 0
+        held += len(given[-1]) if isinstance(given, tuple) else 0
     yield part
 
 
@@ -255,8 +256,13 @@ def _given(image: Any) -> str | _Pixels | FileError:
         return image
     if hasattr(image, "convert"):
         return _of_pillow(image)
-    height, width, channels = image.shape
-    return width, height, channels, image.tobytes()
+    return _of_array(image)
+
+
+def _of_array(array: npt.NDArray[Any]) -> _Pixels:
+    height, width, channels = array.shape
+    values = array.astype(array.dtype.newbyteorder("="), copy=False)
+    return width, height, channels, array.dtype.itemsize, values.tobytes()
 
 
 def _of_pillow(image: Any) -> _Pixels | FileError:
@@ -264,8 +270,10 @@ def _of_pillow(image: Any) -> _Pixels | FileError:
     has_alpha = "A" in image.getbands() or "transparency" in image.info
     name = getattr(image, "filename", "") or "an image in memory"
     try:
+        if image.mode.startswith("I;"):
+            return _of_array(_array(image))
         image = image.convert("RGBA" if has_alpha else "RGB")
     except (OSError, ValueError, SyntaxError, EOFError) as error:  # one of a file is decoded only now
         return FileError(f"{name}: {error}")
     width, height = image.size
-    return width, height, len(image.getbands()), image.tobytes()
+    return width, height, len(image.getbands()), 1, image.tobytes()

@@ -27,7 +27,7 @@ class Embedder:
     ) -> Embedder: ...
     def embed(
         self,
-        images: Sequence[str | tuple[int, int, int, bytes]],
+        images: Sequence[str | tuple[int, int, int, int, bytes]],
         output: str,
         on_progress: Callable[[int, int], object] | None,
     ) -> tuple[bytearray, list[int], list[tuple[int, str]]]: ...
