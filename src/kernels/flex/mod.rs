@@ -12,10 +12,13 @@ mod rows;
 mod target_potentials;
 mod vector_math;
 
+use std::sync::Once;
+
 use burn::tensor::Tensor;
 use burn::tensor::ops::FloatTensor;
 use burn_flex::{Flex, FlexDevice};
 
+use crate::error::Result;
 use crate::kernels::backend::IbotBackend;
 use crate::kernels::ops::adamw::{AdamWInput, AdamWState};
 use crate::kernels::ops::attention::{AttentionInput, AttentionOutput};
@@ -26,7 +29,29 @@ use crate::kernels::ops::rounding::as_stored;
 use crate::kernels::ops::target_potentials::{Known, TargetPotentials};
 use crate::precision::Precision;
 
+/// Says once that this processor would be faster in f32.
+fn warn_of_precision(precision: Precision) {
+    static SAID: Once = Once::new();
+    #[cfg(target_arch = "x86_64")]
+    let multiplies_bf16 = bf16::has_bf16();
+    #[cfg(not(target_arch = "x86_64"))]
+    let multiplies_bf16 = false;
+    let why = match precision {
+        Precision::Bf16 if !multiplies_bf16 => "it has no instructions for it (AVX512-BF16)",
+        Precision::F16 => "it rounds as a GPU does, to compare with one",
+        Precision::F32 | Precision::Bf16 => return,
+    };
+    SAID.call_once(|| {
+        log::warn!("`precision` {precision} is slower than f32 on this processor: {why}");
+    });
+}
+
 impl IbotBackend for Flex {
+    fn check_precision(precision: Precision, _device: &Self::Device) -> Result<()> {
+        warn_of_precision(precision);
+        Ok(())
+    }
+
     fn rounded<const D: usize>(x: Tensor<Self, D>, precision: Precision) -> Tensor<Self, D> {
         rows::rounded(x, precision)
     }

@@ -234,7 +234,7 @@ impl Band<'_> {
 }
 
 /// Whether this processor multiplies bf16.
-fn has_bf16() -> bool {
+pub(super) fn has_bf16() -> bool {
     is_x86_feature_detected!("avx512f") && is_x86_feature_detected!("avx512bf16")
 }
 
