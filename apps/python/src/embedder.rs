@@ -13,7 +13,7 @@ use ibot::device::BackendChoice;
 use ibot::files::model::{ModelOptions, ModelSource};
 use ibot::precision::Precision;
 use ibot::{Error, Result};
-use image::{DynamicImage, ImageBuffer, Luma, Pixel, Primitive, Rgb, Rgba};
+use image::{DynamicImage, GrayImage, ImageBuffer, Luma, Rgb, RgbImage, Rgba, RgbaImage};
 use pyo3::prelude::*;
 use pyo3::pybacked::PyBackedBytes;
 use pyo3::types::PyByteArray;
@@ -39,9 +39,15 @@ impl Given {
                 (width, height, channels, depth, bytes)
             }
         };
-        let image = match depth {
-            1 => from_values(width, height, channels, bytes.to_vec()),
-            _ => from_values(width, height, channels, of_16_bits(&bytes)),
+        let wide = || of_16_bits(&bytes);
+        let image: Option<DynamicImage> = match (depth, channels) {
+            (1, 1) => GrayImage::from_raw(width, height, bytes.to_vec()).map(Into::into),
+            (1, 3) => RgbImage::from_raw(width, height, bytes.to_vec()).map(Into::into),
+            (1, 4) => RgbaImage::from_raw(width, height, bytes.to_vec()).map(Into::into),
+            (2, 1) => ImageBuffer::<Luma<u16>, _>::from_raw(width, height, wide()).map(Into::into),
+            (2, 3) => ImageBuffer::<Rgb<u16>, _>::from_raw(width, height, wide()).map(Into::into),
+            (2, 4) => ImageBuffer::<Rgba<u16>, _>::from_raw(width, height, wide()).map(Into::into),
+            _ => None,
         };
         image.map(ImageInput::from).ok_or_else(|| {
             let value = format!("{width} x {height} x {channels}");
@@ -57,29 +63,6 @@ fn of_16_bits(bytes: &[u8]) -> Vec<u16> {
         .iter()
         .map(|pair| u16::from_ne_bytes(*pair))
         .collect()
-}
-
-/// An image of so many channels; none where the values are not as many, or there is no such image.
-fn from_values<T: Primitive>(
-    width: u32,
-    height: u32,
-    channels: u8,
-    values: Vec<T>,
-) -> Option<DynamicImage>
-where
-    DynamicImage: From<ImageBuffer<Luma<T>, Vec<T>>>
-        + From<ImageBuffer<Rgb<T>, Vec<T>>>
-        + From<ImageBuffer<Rgba<T>, Vec<T>>>,
-    Luma<T>: Pixel<Subpixel = T>,
-    Rgb<T>: Pixel<Subpixel = T>,
-    Rgba<T>: Pixel<Subpixel = T>,
-{
-    match channels {
-        1 => ImageBuffer::<Luma<T>, _>::from_raw(width, height, values).map(Into::into),
-        3 => ImageBuffer::<Rgb<T>, _>::from_raw(width, height, values).map(Into::into),
-        4 => ImageBuffer::<Rgba<T>, _>::from_raw(width, height, values).map(Into::into),
-        _ => None,
-    }
 }
 
 /// What of an image is returned.
