@@ -16,7 +16,7 @@
  * other. Calls wait for their result. Texts are UTF-8. Nothing here ends or unwinds into the caller.
  *
  * Once used, the library stays loaded until the process ends: threads of its own run its code, also after ibot_free. A
- * process that is forked from one that has used it has none of these threads, and each call there is an error.
+ * process that is forked from one that has used it has none of these threads: there, to load or to embed is an error.
  */
 #ifndef IBOT_H
 #define IBOT_H

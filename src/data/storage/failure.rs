@@ -28,8 +28,7 @@ pub(in crate::data) fn may_pass(error: &Error) -> bool {
 /// Reads that may fail for one image: with the pauses between them, two thirds of a second.
 pub(in crate::data) const TRIES: usize = 8;
 /// Pauses between such reads, the first and the longest. A share that is away refuses thousands of images a second.
-pub(in crate::data) const PAUSES: [Duration; 2] =
-    [Duration::from_millis(10), Duration::from_secs(1)];
+const PAUSES: [Duration; 2] = [Duration::from_millis(10), Duration::from_secs(1)];
 
 /// The pause after so many reads that failed. None after the first: one file on a bad sector costs no time.
 pub(in crate::data) fn pause_after(failed: usize) -> Option<Duration> {

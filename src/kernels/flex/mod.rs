@@ -37,8 +37,8 @@ fn warn_of_precision(precision: Precision) {
     #[cfg(not(target_arch = "x86_64"))]
     let multiplies_bf16 = false;
     let why = match precision {
-        Precision::Bf16 if !multiplies_bf16 => "it has no instructions for it (AVX512-BF16)",
-        Precision::F16 => "it rounds as a GPU does, to compare with one",
+        Precision::Bf16 if !multiplies_bf16 => "products in bf16 need AVX512-BF16",
+        Precision::F16 => "a CPU rounds as a GPU does, to compare with one",
         Precision::F32 | Precision::Bf16 => return,
     };
     SAID.call_once(|| {

@@ -43,8 +43,8 @@ pub(super) fn nearest_bf16(x: f32) -> f32 {
 
 /// Folds `value` of the entries of equally long rows, in lanes that are joined by halves.
 ///
-/// Rows are cut before the inner loop: it has no bounds to check, and so becomes vectors. In it are indices, not iterators: where a
-/// program is built without LTO, those are calls, and this took 20 times as long.
+/// Rows are cut before the inner loop: it has no bounds to check, and so becomes vectors. It has indices, not iterators, which are a
+/// call for each entry where a program is built without LTO.
 #[inline(always)]
 fn fold<const K: usize, const N: usize>(
     rows: [&[f32]; K],
