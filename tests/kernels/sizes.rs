@@ -73,6 +73,7 @@ fn layer_norm_of<B: TrainBackend>(name: &str, x: &[f32], width: usize, device: &
     let found = outcome(y, &weights, &[&input.x], &leaves);
     let y = layer_norm_f64(&wide(x), &wide(&weight), &wide(&bias));
     let (mut d_x, mut d_weight, mut d_bias) = (vec![], vec![0.0; width], vec![0.0; width]);
+    let mut magnitudes = d_bias.clone();
     let mean = |of: &dyn Fn(usize) -> f64| (0..width).map(of).sum::<f64>() / width as f64;
     for (x, d_y) in wide(x).chunks(width).zip(wide(&weights).chunks(width)) {
         let center = mean(&|at| x[at]);
@@ -85,9 +86,12 @@ fn layer_norm_of<B: TrainBackend>(name: &str, x: &[f32], width: usize, device: &
         for at in 0..width {
             d_weight[at] += d_y[at] * unit(at);
             d_bias[at] += d_y[at];
+            magnitudes[at] += d_y[at].abs();
         }
     }
-    compare(name, &found, &vec![y, d_x, d_weight, d_bias], 5.0 * BAR);
+    let bar = bar_of_sums(&d_bias, &magnitudes).max(5.0 * BAR);
+    compare(name, &found[..3], &vec![y, d_x, d_weight], 5.0 * BAR);
+    compare(&format!("{name}, bias"), &found[3..], &vec![d_bias], bar);
 }
 
 /// What sums of terms may differ by: each of their additions rounds by half a unit of a partial sum, which is as large as
@@ -111,6 +115,22 @@ fn product(
     places.map(|(row, column)| entry(row, column)).collect()
 }
 
+/// [`product`], and what its entries may differ by.
+fn product_and_bar(
+    sizes: [usize; 3],
+    left: impl Fn(usize, usize) -> f32,
+    right: impl Fn(usize, usize) -> f32,
+) -> (Vec<f64>, f64) {
+    let sums = product(sizes, &left, &right);
+    let magnitudes = product(
+        sizes,
+        |row, at| left(row, at).abs(),
+        |at, column| right(at, column).abs(),
+    );
+    let bar = bar_of_sums(&sums, &magnitudes);
+    (sums, bar)
+}
+
 /// A layer with all of its parts; `x`, its weight, its bias and its residual come from `entries`.
 fn linear_of<B: TrainBackend>(
     name: &str,
@@ -132,6 +152,7 @@ fn linear_of<B: TrainBackend>(
     let (of_bias, of_residual) = (input.bias.unwrap(), input.residual.unwrap());
     let leaves = [&input.x, &input.weight, &of_residual];
     let found = outcome(y, &weights, &leaves, &[&of_bias]);
+    assert_eq!(found.len(), 5, "{name}: the result and four gradients");
     let of_x = |row: usize, at: usize| x[row * inputs + at];
     let of_weight = |at: usize, column: usize| weight[at * outputs + column];
     let mut y = product([rows, inputs, outputs], of_x, of_weight);
@@ -144,24 +165,19 @@ fn linear_of<B: TrainBackend>(
         *y += f64::from(bias[at % outputs]) + f64::from(residual[at]);
     }
     let bar = bar_of_sums(&y, &magnitudes);
-    let d_x = product(
-        [rows, outputs, inputs],
-        |row, at| weights[row * outputs + at],
-        |at, column| weight[column * outputs + at],
-    );
-    let d_weight = product(
-        [inputs, rows, outputs],
-        |row, at| x[at * inputs + row],
-        |at, column| weights[at * outputs + column],
-    );
-    let d_bias = product(
-        [1, rows, outputs],
-        |_, _| 1.0,
-        |at, column| weights[at * outputs + column],
-    );
     compare(&format!("{name}, y"), &found[..1], &vec![y], bar);
-    let expected = vec![d_x, d_weight, wide(&weights), d_bias];
-    compare(&format!("{name}, gradients"), &found[1..], &expected, BAR);
+    let of_y = |at: usize, column: usize| weights[at * outputs + column];
+    let gradients = [
+        product_and_bar([rows, outputs, inputs], of_y, |at, column| {
+            of_weight(column, at)
+        }),
+        product_and_bar([inputs, rows, outputs], |row, at| of_x(at, row), of_y),
+        (wide(&weights), BAR),
+        product_and_bar([1, rows, outputs], |_, _| 1.0, of_y),
+    ];
+    for ((expected, bar), found) in gradients.into_iter().zip(found[1..].chunks(1)) {
+        compare(&format!("{name}, gradients"), found, &vec![expected], bar);
+    }
 }
 
 /// Gradient of `sum(d_context * context)` by the packed input.
